@@ -1,0 +1,307 @@
+//! The command line.
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use keywheel::policy::{PolicyOverride, Span};
+use keywheel::rotation::Reason;
+use keywheel::switch::Mode;
+
+use crate::error::EXIT_CODES;
+
+/// Rotates AWS IAM access keys without downtime.
+///
+/// Keywheel's state machines do the work; this command starts them, watches them and explains them. It uses
+/// the ordinary AWS configuration: profiles, SSO, environment variables, endpoints.
+#[derive(Debug, Parser)]
+#[command(name = "keywheel", version, after_help = AFTER, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER: &str = "\
+Examples:
+  keywheel status                                   every managed user, one line each
+  keywheel status --user svc-mail                   where the rotation of one user is
+  keywheel enroll --user svc-mail --secret app/mail put a user's key under management
+  keywheel rotate --user svc-mail --wait            make a new key and follow the run
+  keywheel rollback --user svc-mail                 bring the old key back
+  keywheel resume --user svc-mail --wait 3d         give late users of the old key three more days
+
+Every command takes --json. `keywheel help <command>` shows its examples and exit codes.";
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// The AWS profile to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// The AWS region Keywheel is installed in
+    #[arg(long, global = true, value_name = "REGION")]
+    pub(crate) region: Option<String>,
+    /// The installation, where an account has several
+    #[arg(long, global = true, value_name = "STAGE", env = "KEYWHEEL_STAGE", default_value = "prod")]
+    pub(crate) stage: String,
+    /// Write JSON to stdout, one object or one per line, and nothing else there
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Put a user's key under management
+    Enroll(Enroll),
+    /// Rotate keys: each user is a run of its own
+    Rotate(Rotate),
+    /// Show where rotations are, and what to do
+    Status(Status),
+    /// Decide about a run that was held, or take over one that was aborted
+    Resume(Resume),
+    /// Bring the superseded key back
+    Rollback(Rollback),
+    /// Show or set whether Keywheel changes anything
+    Mode(ModeArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = after("\
+Examples:
+  keywheel enroll --user svc-mail --secret app/mail
+  keywheel enroll --user svc-mail --secret app/mail --retire AKIAIOSFODNN7EXAMPLE
+  keywheel enroll --user svc-mail --secret app/mail --yes      in scripts
+
+Two tags are set: keywheel:secret on the user and keywheel:user on the secret. No key is touched.
+Run again, it changes nothing. To see what it would do, leave --yes away and answer no."))]
+pub(crate) struct Enroll {
+    /// The IAM user
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: String,
+    /// The secret that holds the user's key: name or ARN
+    #[arg(long, value_name = "ID")]
+    pub(crate) secret: String,
+    /// A key of this user, not the one in the secret, that is to be retired as well
+    #[arg(long, value_name = "KEYID")]
+    pub(crate) retire: Option<String>,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("who").required(true).multiple(true).args(["user", "secret"]))]
+#[command(after_help = after("\
+Examples:
+  keywheel rotate --user svc-mail
+  keywheel rotate --user svc-mail --user svc-batch --secret app/search --wait
+  keywheel rotate --user svc-mail --dry-run
+  keywheel rotate --user svc-mail --reason leaked --wait
+  keywheel rotate --user svc-mail --overlap 30s --max-overlap 2m --quiet-window 10s --grace 30s --wait
+                                                    a rehearsal, for a test user
+
+Without --wait the command ends once the runs are started. Ending it with Ctrl-C never ends a run."))]
+pub(crate) struct Rotate {
+    /// A managed user; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Vec<String>,
+    /// A managed secret, by name or ARN; may be given several times
+    #[arg(long, value_name = "ID")]
+    pub(crate) secret: Vec<String>,
+    /// Follow the runs to their end
+    #[arg(long, short)]
+    pub(crate) wait: bool,
+    /// Change nothing; wait for the run to say what it would do
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Why
+    #[arg(long, value_enum, default_value_t = Why::Manual)]
+    pub(crate) reason: Why,
+    #[command(flatten)]
+    pub(crate) durations: Durations,
+}
+
+/// Why a rotation is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Why {
+    /// A person asked
+    Manual,
+    /// The key is due
+    Scheduled,
+    /// The current key is known to others: no overlap, the old key is kept Inactive as evidence
+    Leaked,
+}
+
+impl From<Why> for Reason {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::Manual => Self::Manual,
+            Why::Scheduled => Self::Scheduled,
+            Why::Leaked => Self::Leaked,
+        }
+    }
+}
+
+/// Durations of this run that differ from the installation's.
+#[derive(Debug, Args)]
+pub(crate) struct Durations {
+    /// How long both keys stay Active at least, such as 24h
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) overlap: Option<Span>,
+    /// How long to wait for the old key to fall quiet, such as 14d
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) max_overlap: Option<Span>,
+    /// How long after the changeover the last use is read; below 4h 15m only for rehearsals
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) quiet_window: Option<Span>,
+    /// How long the old key stays Inactive before it is deleted, such as 7d
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) grace: Option<Span>,
+}
+
+impl Durations {
+    /// The part of the run's policy that these set.
+    pub(crate) fn wish(&self) -> PolicyOverride {
+        PolicyOverride {
+            overlap: self.overlap,
+            max_overlap: self.max_overlap,
+            quiet_window: self.quiet_window,
+            grace: self.grace,
+            ..PolicyOverride::default()
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = after("\
+Examples:
+  keywheel status
+  keywheel status --user svc-mail
+  keywheel status --json | jq -r 'select(.user).user'"))]
+pub(crate) struct Status {
+    /// One managed user; without it, all of them
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("decision").required(true).args(["wait", "deactivate_anyway", "keep_old"]))]
+#[command(after_help = after("\
+Examples:
+  keywheel resume --user svc-mail --wait 3d             wait three more days for the old key to fall quiet
+  keywheel resume --user svc-mail --deactivate-anyway   make the old key Inactive though it is used
+  keywheel resume --user svc-mail --keep-old            leave both keys as they are
+
+A new run takes over where the old one ended. Late callers of the old key are shown first."))]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
+pub(crate) struct Resume {
+    /// The managed user
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: String,
+    /// Start again and wait this long at most for the old key to fall quiet
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) wait: Option<Span>,
+    /// Start again and make the old key Inactive now, though it is still used
+    #[arg(long)]
+    pub(crate) deactivate_anyway: bool,
+    /// Start nothing, and mark the old key as one to be kept
+    #[arg(long)]
+    pub(crate) keep_old: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Follow the new run to its end
+    #[arg(long, conflicts_with = "keep_old")]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = after("\
+Examples:
+  keywheel rollback --user svc-mail
+  keywheel rollback --user svc-mail --yes --wait
+
+Possible until the old key is deleted. The secret names the old key again within seconds; the newer key is
+then the superseded one, and goes through overlap, gate and grace before it is deleted."))]
+pub(crate) struct Rollback {
+    /// The managed user
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: String,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Follow the run to its end
+    #[arg(long, short)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = after("\
+Examples:
+  keywheel mode              show it
+  keywheel mode dry-run      every run says what it would do, and changes nothing
+  keywheel mode live         keys are rotated
+  keywheel mode paused       nothing is changed; runs under way wait"))]
+pub(crate) struct ModeArgs {
+    /// dry-run, live or paused; without it, the mode is shown
+    #[arg(value_name = "MODE", value_parser = any_case)]
+    pub(crate) mode: Option<Mode>,
+}
+
+/// A mode, in whatever case.
+fn any_case(text: &str) -> Result<Mode, String> {
+    text.to_lowercase().parse()
+}
+
+/// A command's examples with the exit codes below.
+fn after(examples: &str) -> String {
+    format!("{examples}\n\n{EXIT_CODES}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("keywheel").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples_and_exit_codes() {
+        for command in Cli::command().get_subcommands().filter(|command| command.get_name() != "help") {
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn several_users_and_secrets_are_taken_and_none_is_refused() {
+        let Command::Rotate(rotate) = parse("rotate --user a --user b --secret c").unwrap().command else {
+            panic!("not rotate");
+        };
+        assert_eq!((rotate.user.len(), rotate.secret.len()), (2, 1));
+        assert!(parse("rotate").is_err());
+        assert!(parse("rotate --user a --overlap soon").is_err());
+    }
+
+    #[test]
+    fn resume_wants_exactly_one_decision() {
+        assert!(parse("resume --user a").is_err());
+        assert!(parse("resume --user a --wait 1d --keep-old").is_err());
+        assert!(parse("resume --user a --wait 1d").is_ok());
+        assert!(parse("resume --user a --keep-old --follow").is_err());
+    }
+
+    #[test]
+    fn common_options_stand_before_or_after_the_command() {
+        assert!(parse("status --json --region eu-west-1").unwrap().common.json);
+        assert!(parse("--json status").unwrap().common.json);
+        assert!(parse("mode alive").is_err());
+        assert!(parse("mode Live").is_ok());
+    }
+}

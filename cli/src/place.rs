@@ -1,0 +1,271 @@
+//! Where the command works: account, region, stage, endpoint, and the clients for them.
+
+use aws_config::BehaviorVersion;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_sts::config::{AppName, ProvideCredentials, Region};
+use aws_types::SdkConfig;
+use keywheel::StepError;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+use crate::args::Common;
+use crate::error::{Result, Trouble};
+use crate::names;
+
+/// The account and region of one invocation, and what is derived from them.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    config: SdkConfig,
+    pub(crate) account: String,
+    pub(crate) partition: String,
+    pub(crate) region: String,
+    pub(crate) stage: String,
+    /// The rotation machine's ARN.
+    pub(crate) machine: String,
+    endpoint: Option<String>,
+}
+
+impl Place {
+    /// Finds out who and where we are. Every later answer would be a riddle where this one is wrong.
+    pub(crate) async fn find(common: &Common) -> Result<Self> {
+        stage_is_valid(&common.stage)?;
+        if let Some(region) = &common.region {
+            names::region(region)?;
+        }
+        let config = config(common).await;
+        let Some(region) = config.region().map(|region| region.as_ref().to_owned()) else {
+            return Err(Trouble::new(
+                "No region is set.",
+                "Give --region, set AWS_REGION, or name a region in the profile.",
+            ));
+        };
+        let endpoint = config.endpoint_url().map(str::to_owned);
+        if !endpoint.as_deref().is_some_and(is_loopback) {
+            names::region(&region)?;
+        }
+        credentials_exist(&config, common.profile.as_deref()).await?;
+        let caller = aws_sdk_sts::Client::new(&config)
+            .get_caller_identity()
+            .send()
+            .await
+            .map_err(|error| StepError::from_sdk("sts:GetCallerIdentity", &error))?;
+        let arn = caller.arn().unwrap_or_default();
+        let (Some(partition), Some(account)) = (arn.split(':').nth(1), caller.account()) else {
+            return Err(Trouble::new("sts:GetCallerIdentity named no account.", "Check the endpoint."));
+        };
+        let (account, partition) = (account.to_owned(), partition.to_owned());
+        let set = std::env::var("KEYWHEEL_ROTATION_ARN").ok().filter(|arn| !arn.is_empty());
+        let machine = match set {
+            Some(arn) => machine_is_here(arn, &region, &account)?,
+            None => machine(&partition, &region, &account, &common.stage),
+        };
+        Ok(Self { config, account, partition, region, stage: common.stage.clone(), machine, endpoint })
+    }
+
+    /// LOCAL or AWS, so that nobody mistakes one for the other.
+    pub(crate) fn kind(&self) -> &'static str {
+        if self.endpoint.as_deref().is_some_and(is_loopback) { "LOCAL" } else { "AWS" }
+    }
+
+    /// The line that a command which writes shows first.
+    pub(crate) fn line(&self) -> String {
+        let through = self.endpoint.as_deref().map_or_else(String::new, |url| format!(" through {url}"));
+        format!(
+            "{}{through}: account {}, region {}, stage {}",
+            self.kind(),
+            self.account,
+            self.region,
+            self.stage
+        )
+    }
+
+    /// The same for programs.
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "where": self.kind(),
+            "endpoint": self.endpoint,
+            "account": self.account,
+            "region": self.region,
+            "stage": self.stage,
+        })
+    }
+
+    /// The ARN of a run.
+    pub(crate) fn execution(&self, run: &str) -> String {
+        format!("{}:{run}", self.machine.replacen(":stateMachine:", ":execution:", 1))
+    }
+
+    pub(crate) fn iam(&self) -> aws_sdk_iam::Client {
+        aws_sdk_iam::Client::new(&self.config)
+    }
+
+    pub(crate) fn sfn(&self) -> aws_sdk_sfn::Client {
+        aws_sdk_sfn::Client::new(&self.config)
+    }
+
+    pub(crate) fn ssm(&self) -> aws_sdk_ssm::Client {
+        aws_sdk_ssm::Client::new(&self.config)
+    }
+
+    /// Secrets Manager in the region of the secret.
+    pub(crate) fn secrets(&self, region: &str) -> aws_sdk_secretsmanager::Client {
+        aws_sdk_secretsmanager::Client::new(&keywheel::aws::in_region(&self.config, region))
+    }
+
+    /// CloudTrail of a region.
+    pub(crate) fn trail(&self, region: &str) -> aws_sdk_cloudtrail::Client {
+        aws_sdk_cloudtrail::Client::new(&keywheel::aws::in_region(&self.config, region))
+    }
+}
+
+async fn config(common: &Common) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .operation_attempt_timeout(Duration::from_secs(20))
+        .build();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(keywheel::aws::http_client())
+        .timeout_config(timeouts);
+    if let Some(profile) = &common.profile {
+        loader = loader.profile_name(profile);
+    }
+    if let Some(region) = &common.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Ok(name) = AppName::new("keywheel-cli") {
+        loader = loader.app_name(name);
+    }
+    loader.load().await
+}
+
+/// Asks for credentials before the first call, since a call without any fails as if the network had.
+async fn credentials_exist(config: &SdkConfig, profile: Option<&str>) -> Result<()> {
+    let reason = match config.credentials_provider() {
+        None => "none are configured".to_owned(),
+        Some(provider) => match provider.provide_credentials().await {
+            Ok(_) => return Ok(()),
+            Err(error) => innermost(&error),
+        },
+    };
+    let (whose, what) = match profile {
+        Some(profile) => (
+            format!(" for profile {profile}"),
+            format!(
+                "`aws configure list-profiles` shows the profiles; `aws sso login --profile {profile}` logs in."
+            ),
+        ),
+        None => (
+            String::new(),
+            "Choose a profile with --profile or AWS_PROFILE, or log in, for example with `aws sso login`."
+                .to_owned(),
+        ),
+    };
+    Err(Trouble::new(
+        format!(
+            "There are no AWS credentials{whose}: neither the environment nor a profile, SSO or the instance gave any (the last said: {reason})."
+        ),
+        what,
+    ))
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string().trim_end_matches('.').to_owned()
+}
+
+fn stage_is_valid(stage: &str) -> Result<()> {
+    let valid =
+        (1..=32).contains(&stage.len()) && stage.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if valid {
+        Ok(())
+    } else {
+        Err(Trouble::new(
+            format!("{stage:?} is not the name of a stage: 1 to 32 letters, digits or hyphens."),
+            "Check --stage and KEYWHEEL_STAGE.",
+        ))
+    }
+}
+
+/// The rotation machine's ARN where the template gave it its name.
+fn machine(partition: &str, region: &str, account: &str, stage: &str) -> String {
+    format!("arn:{partition}:states:{region}:{account}:stateMachine:keywheel-{stage}-rotation")
+}
+
+/// A machine's ARN from the environment, which must not lead elsewhere than the line on the screen says.
+fn machine_is_here(arn: String, region: &str, account: &str) -> Result<String> {
+    let parts: Vec<&str> = arn.split(':').collect();
+    match parts.as_slice() {
+        ["arn", _, "states", there, owner, "stateMachine", _] if *there == region && *owner == account => {
+            Ok(arn)
+        }
+        ["arn", _, "states", there, owner, "stateMachine", _] => Err(Trouble::new(
+            format!(
+                "KEYWHEEL_ROTATION_ARN names a machine in {there} of account {owner}, and this command works in {region} of account {account}."
+            ),
+            "Correct or unset KEYWHEEL_ROTATION_ARN, or choose that place with --region and --profile.",
+        )),
+        _ => Err(Trouble::new(
+            "KEYWHEEL_ROTATION_ARN is not the ARN of a state machine.",
+            "Unset it, or give arn:aws:states:<region>:<account>:stateMachine:<name>.",
+        )),
+    }
+}
+
+/// Whether an endpoint is on this computer.
+fn is_loopback(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority.rsplit('@').next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host.eq_ignore_ascii_case("localhost")
+        || host.to_ascii_lowercase().ends_with(".localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_computer_is_local() {
+        for url in
+            ["http://127.0.0.1:4566", "http://localhost:1/x", "https://[::1]:4566/", "http://sts.localhost:1"]
+        {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in
+            ["https://sts.amazonaws.com", "http://127.0.0.1.example.com", "http://localhost@example.com/"]
+        {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_machine_has_the_callers_partition_and_the_stage() {
+        assert_eq!(
+            machine("aws-cn", "cn-north-1", "111122223333", "test"),
+            "arn:aws-cn:states:cn-north-1:111122223333:stateMachine:keywheel-test-rotation"
+        );
+    }
+
+    #[test]
+    fn a_machine_elsewhere_is_refused_by_name() {
+        let arn = || machine("aws", "eu-west-1", "111122223333", "prod");
+        assert!(machine_is_here(arn(), "eu-west-1", "111122223333").is_ok());
+        let trouble = machine_is_here(arn(), "us-east-1", "111122223333").unwrap_err();
+        assert!(trouble.text.contains("eu-west-1") && trouble.text.contains("us-east-1"));
+        assert!(machine_is_here("keywheel".into(), "eu-west-1", "111122223333").is_err());
+    }
+
+    #[test]
+    fn a_stage_is_a_short_word() {
+        assert!(stage_is_valid("prod").is_ok());
+        assert!(stage_is_valid("").is_err() && stage_is_valid("a/b").is_err());
+    }
+}

@@ -1,0 +1,50 @@
+//! `keywheel status`: where rotations are, since when, what comes next, and what to do.
+
+mod every;
+mod one;
+
+use serde_json::{Map, Value};
+
+use crate::args::Status;
+use crate::error::{Exit, Result};
+use crate::output::Out;
+use crate::place::Place;
+use crate::switches::Switches;
+
+/// Runs the command.
+pub(crate) async fn run(place: &Place, out: &Out, args: &Status) -> Result<Exit> {
+    let switches = Switches::read(place).await;
+    let mut head = place.json();
+    match &switches {
+        Ok(switches) => {
+            let (mode, containment) = switches.json();
+            if let Some(fields) = head.as_object_mut() {
+                fields.insert("mode".into(), mode);
+                fields.insert("containment".into(), containment);
+            }
+            out.line(&place.line());
+            out.line(&format!("mode {}, containment {}", switches.mode, switches.containment));
+        }
+        Err(trouble) => {
+            out.line(&place.line());
+            out.trouble(Some("mode and containment"), trouble);
+        }
+    }
+    out.line("");
+    let shown = match &args.user {
+        Some(user) => one::show(place, out, &head, user).await?,
+        None => every::show(place, out, &head).await?,
+    };
+    Ok(if switches.is_err() { shown.max(Exit::Refused) } else { shown })
+}
+
+/// One object out of two.
+fn merged(head: &Value, more: Value) -> Value {
+    let fields = |value: Value| match value {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    let mut all = fields(head.clone());
+    all.extend(fields(more));
+    Value::Object(all)
+}

@@ -1,0 +1,208 @@
+//! The `DeactivateKey` state: the gate. Makes the old key Inactive once it is quiet, and reads it back.
+//!
+//! What the gate asks is decided in `keywheel::decide::gate`; anything that could not be read keeps it shut.
+
+use std::time::Duration;
+
+use aws_sdk_iam::types::StatusType;
+use aws_types::SdkConfig;
+use facts::secrets::CURRENT;
+use facts::{iam, secrets, trail};
+use jiff::Timestamp;
+use keywheel::clock::{after, wait_time};
+use keywheel::decide::gate::{self, Gate};
+use keywheel::key::{self, KeyFacts, LastUse};
+use keywheel::notice::NoticeKind;
+use keywheel::rotation::{Caller, GateReport, Outcome, Phase, Reason, Why};
+use keywheel::{AccessKeyId, Context, Rotation, Step, StepError, UserName, aws};
+use tracing::{info, warn};
+
+/// IAM is read back until it shows what was done.
+const READ_BACK: [Duration; 5] = [
+    Duration::from_secs(0),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+];
+
+/// The step.
+pub struct DeactivateKey {
+    config: SdkConfig,
+}
+
+impl DeactivateKey {
+    /// A step that calls AWS with `config`.
+    pub fn new(config: SdkConfig) -> Self {
+        Self { config }
+    }
+}
+
+impl Step for DeactivateKey {
+    const NAME: &'static str = "deactivate-key";
+    type Input = Rotation;
+    type Output = Rotation;
+
+    /// Run twice, it finds the key Inactive and goes on. Killed half way, it leaves the key Active or Inactive,
+    /// both of which the next attempt understands.
+    async fn run(&self, mut doc: Rotation, ctx: &Context) -> Result<Rotation, StepError> {
+        let config = aws::for_run(&self.config, doc.run);
+        let client = aws_sdk_iam::Client::new(&config);
+        let secret = doc.secret()?.clone();
+        let user = doc.baseline()?.user.name.clone();
+        let (new, old) = (doc.new_key()?.clone(), doc.old_key()?.clone());
+        let promoted_at =
+            doc.promoted_at.ok_or_else(|| StepError::BadInput("the document has no promoted_at".into()))?;
+        let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, secret.region()));
+
+        let mode =
+            facts::switch::mode(&aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run)), &ctx.stage)
+                .await?;
+        let current = match secrets::describe(&store, secret.as_str()).await {
+            Ok(secret) if !secret.deleted => secret.labelled(CURRENT),
+            Ok(_) => None,
+            Err(error) if error.is_refused(&["ResourceNotFoundException"]) => None,
+            Err(error) => return Err(error),
+        };
+        let keys = iam::keys(&client, &user).await?;
+        let mut facts =
+            gate::Facts { now: ctx.clock.now(), mode, current, keys, rivals: None, last_use: None };
+        // The two reads of the gate proper are of use only while there is something to decide.
+        if facts.current == new.version && key::find(&facts.keys, &old.key).is_some_and(KeyFacts::is_active) {
+            facts.rivals = known(secrets::rivals(&store, &user, &secret).await)?;
+            facts.last_use = known(iam::last_use(&client, &old.key).await)?;
+        }
+        let leaked = doc.request.reason == Reason::Leaked;
+        let run = gate::Run { new: &new, old: &old, promoted_at, policy: &doc.policy, leaked };
+        let decision = gate::decide(&facts, &run);
+        let now = facts.now;
+        match decision {
+            Gate::Open => {
+                report(&mut doc, now, facts.last_use, None, Vec::new());
+                deactivate(&client, &user, &old.key, ctx).await?;
+                info!(rotation.id = %doc.run, iam.user = %user, key.id = %old.key, "Deactivated key {} of {user}", old.key);
+                inactive(&mut doc, &old.key, ctx.clock.now());
+            }
+            Gate::AlreadyInactive => inactive(&mut doc, &old.key, now),
+            Gate::Gone => {
+                let text = format!("The old key {} of {user} is gone already.", old.key);
+                doc.end(now, Outcome::Completed, Why::new("OldKeyGone", text, ""));
+            }
+            Gate::StandDown => doc.stand_down(now, facts.current.as_ref()),
+            Gate::Wait(until, shut) => {
+                let late = used_late(&doc, promoted_at, facts.last_use.as_ref());
+                let callers =
+                    if late { callers(&config, &doc, &old.key, promoted_at).await } else { Vec::new() };
+                info!(rotation.id = %doc.run, iam.user = %user, key.id = %old.key, "Key {} stays Active until {until}: {shut}", old.key);
+                report(&mut doc, now, facts.last_use, Some(shut), callers);
+                doc.phase = Phase::Overlap;
+                doc.wait_until = Some(wait_time(until));
+                if late {
+                    doc.announce(now, NoticeKind::StillInUse);
+                }
+            }
+            Gate::Held(shut) => {
+                let callers = callers(&config, &doc, &old.key, promoted_at).await;
+                let why = held(&user, &old.key, &shut, &callers);
+                report(&mut doc, now, facts.last_use, Some(shut), callers);
+                doc.end(now, Outcome::Held, why);
+            }
+        }
+        Ok(doc)
+    }
+}
+
+/// A read that AWS refuses is unknown; one that may succeed later is an error, and the machine asks again.
+fn known<T>(read: Result<T, StepError>) -> Result<Option<T>, StepError> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(error @ (StepError::Refused(_) | StepError::Conflict(_))) => {
+            warn!("The gate stays shut: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn used_late(doc: &Rotation, promoted_at: Timestamp, last_use: Option<&LastUse>) -> bool {
+    last_use.and_then(|last| last.at).is_some_and(|at| at > after(promoted_at, doc.policy.settling()))
+}
+
+fn report(
+    doc: &mut Rotation,
+    at: Timestamp,
+    last_use: Option<LastUse>,
+    shut: Option<String>,
+    callers: Vec<Caller>,
+) {
+    let last_use = last_use.unwrap_or(LastUse { at: None, service: None, region: None });
+    doc.gate = Some(GateReport { at, last_use, shut, callers });
+}
+
+fn inactive(doc: &mut Rotation, old: &AccessKeyId, now: Timestamp) {
+    if doc.request.reason == Reason::Leaked {
+        let why =
+            Why::new("Contained", format!("The leaked key {old} is Inactive and kept as evidence."), "");
+        doc.end(now, Outcome::Contained, why);
+        return;
+    }
+    doc.begin_grace(now);
+    doc.announce(now, NoticeKind::Deactivated);
+}
+
+/// Who still uses the key, for people. CloudTrail may not know, or not be readable: no reason to fail.
+async fn callers(
+    config: &SdkConfig,
+    doc: &Rotation,
+    key: &AccessKeyId,
+    promoted_at: Timestamp,
+) -> Vec<Caller> {
+    let client = aws_sdk_cloudtrail::Client::new(config);
+    let since = after(promoted_at, doc.policy.settling());
+    trail::callers(&client, key, since).await.unwrap_or_else(|error| {
+        warn!("Who uses key {key} could not be read: {error}");
+        Vec::new()
+    })
+}
+
+fn held(user: &UserName, old: &AccessKeyId, shut: &str, callers: &[Caller]) -> Why {
+    let seen: Vec<String> = callers
+        .iter()
+        .take(3)
+        .map(|caller| {
+            format!("{} ({}) for {} in {}", caller.address, caller.agent, caller.service, caller.region)
+        })
+        .collect();
+    let seen = if seen.is_empty() { String::new() } else { format!(" Seen: {}.", seen.join("; ")) };
+    Why::new(
+        "StillInUse",
+        format!("The old key {old} of {user} is left Active: {shut}.{seen}"),
+        format!(
+            "Change these callers over, then `keywheel resume --user {user} --wait 24h` (or --deactivate-anyway, --keep-old); `keywheel rollback --user {user}` goes back."
+        ),
+    )
+}
+
+async fn deactivate(
+    client: &aws_sdk_iam::Client,
+    user: &UserName,
+    id: &AccessKeyId,
+    ctx: &Context,
+) -> Result<(), StepError> {
+    client
+        .update_access_key()
+        .user_name(user.as_str())
+        .access_key_id(id.as_str())
+        .status(StatusType::Inactive)
+        .send()
+        .await
+        .map_err(|error| StepError::from_sdk("iam:UpdateAccessKey", &error))?;
+    for pause in READ_BACK {
+        ctx.clock.sleep(pause).await;
+        let keys = iam::keys(client, user).await?;
+        if !key::find(&keys, id).is_some_and(KeyFacts::is_active) {
+            return Ok(());
+        }
+    }
+    Err(StepError::NotYetVisible(format!("key {id} does not read Inactive yet")))
+}

@@ -1,0 +1,111 @@
+//! The `DeleteKey` state: deletes a superseded key at the end of its grace, and only then.
+
+use aws_types::SdkConfig;
+use facts::secrets::CURRENT;
+use facts::{iam, secrets};
+use keywheel::clock::wait_time;
+use keywheel::decide::delete::{self, Delete};
+use keywheel::key::{self, KeyFacts};
+use keywheel::notice::NoticeKind;
+use keywheel::rotation::{Outcome, Why};
+use keywheel::{Context, Rotation, Step, StepError, aws};
+use tracing::info;
+
+/// The step.
+pub struct DeleteKey {
+    config: SdkConfig,
+}
+
+impl DeleteKey {
+    /// A step that calls AWS with `config`.
+    pub fn new(config: SdkConfig) -> Self {
+        Self { config }
+    }
+}
+
+impl Step for DeleteKey {
+    const NAME: &'static str = "delete-key";
+    type Input = Rotation;
+    type Output = Rotation;
+
+    /// Run twice, it finds the key gone and says Completed.
+    async fn run(&self, mut doc: Rotation, ctx: &Context) -> Result<Rotation, StepError> {
+        let config = aws::for_run(&self.config, doc.run);
+        let client = aws_sdk_iam::Client::new(&config);
+        let secret = doc.secret()?.clone();
+        let user = doc.baseline()?.user.name.clone();
+        let old = doc.old_key()?.key.clone();
+        let version = doc.new_key()?.version.clone();
+        let disabled_at =
+            doc.disabled_at.ok_or_else(|| StepError::BadInput("the document has no disabled_at".into()))?;
+        let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, secret.region()));
+
+        let mode =
+            facts::switch::mode(&aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run)), &ctx.stage)
+                .await?;
+        let current = match secrets::describe(&store, secret.as_str()).await {
+            Ok(secret) if !secret.deleted => secret.labelled(CURRENT),
+            Ok(_) => None,
+            Err(error) if error.is_refused(&["ResourceNotFoundException"]) => None,
+            Err(error) => return Err(error),
+        };
+        let keys = iam::keys(&client, &user).await?;
+        let last_use = if key::find(&keys, &old).is_some_and(|key| !KeyFacts::is_active(key)) {
+            match iam::last_use(&client, &old).await {
+                Ok(last_use) => Some(last_use),
+                Err(StepError::Refused(_)) => None,
+                Err(error) => return Err(error),
+            }
+        } else {
+            None
+        };
+        let now = ctx.clock.now();
+        let facts = delete::Facts { now, mode, current, keys, last_use };
+        let run =
+            delete::Run { version: version.as_ref(), old: &old, disabled_at, grace: doc.policy.grace.get() };
+        match delete::decide(&facts, &run) {
+            Delete::Yes => {
+                let gone = client
+                    .delete_access_key()
+                    .user_name(user.as_str())
+                    .access_key_id(old.as_str())
+                    .send()
+                    .await;
+                if let Err(error) = gone {
+                    let error = StepError::from_sdk("iam:DeleteAccessKey", &error);
+                    if !error.is_refused(&["NoSuchEntity", "NoSuchEntityException"]) {
+                        return Err(error);
+                    }
+                }
+                info!(rotation.id = %doc.run, iam.user = %user, key.id = %old, "Deleted key {old} of {user}");
+                completed(&mut doc, ctx.clock.now());
+            }
+            Delete::Gone => completed(&mut doc, now),
+            Delete::StandDown => doc.stand_down(now, facts.current.as_ref()),
+            Delete::Wait(until, why) => {
+                info!(rotation.id = %doc.run, iam.user = %user, key.id = %old, "Key {old} stays until {until}: {why}");
+                doc.wait_until = Some(wait_time(until));
+            }
+            Delete::Held(text) => {
+                let why = Why::new(
+                    "UsedInGrace",
+                    format!("The old key of {user} was not deleted: {text}."),
+                    format!(
+                        "Somebody needs it: `keywheel status --user {user}` shows the keys, `keywheel rollback --user {user}` goes back to it, `keywheel resume --user {user}` goes on."
+                    ),
+                );
+                doc.end(now, Outcome::Held, why);
+            }
+        }
+        Ok(doc)
+    }
+}
+
+fn completed(doc: &mut Rotation, now: jiff::Timestamp) {
+    doc.announce(now, NoticeKind::Deleted);
+    let text = match (&doc.old, &doc.new) {
+        (Some(old), Some(new)) => format!("Key {} replaced key {}, which is gone.", new.key, old.key),
+        _ => "The old key is gone.".to_owned(),
+    };
+    doc.end(now, Outcome::Completed, Why::new("Completed", text, ""));
+}

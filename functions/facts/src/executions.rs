@@ -1,0 +1,100 @@
+//! What Step Functions knows of runs.
+
+use aws_sdk_sfn::Client;
+use aws_sdk_sfn::types::ExecutionStatus;
+use keywheel::decide::entry::RunState;
+use keywheel::rotation::Request;
+use keywheel::{RunId, SecretArn, StepError, VersionId};
+
+/// The ARN of another execution of the machine that `execution` belongs to.
+pub fn sibling(execution: &str, run: RunId) -> Option<String> {
+    let (machine, _) = execution.rsplit_once(':')?;
+    Some(format!("{machine}:{run}"))
+}
+
+/// The run that a version's id names. A version whose id is no run of this machine, or whose run worked on
+/// another secret, is not ours: whoever may write a secret may choose its versions' ids.
+pub async fn run_of(
+    sfn: &Client,
+    execution: &str,
+    version: &VersionId,
+    secret: (&SecretArn, &str),
+) -> Result<RunState, StepError> {
+    let Ok(run) = version.as_str().parse::<RunId>() else { return Ok(RunState::NotOurs) };
+    let Some(arn) = sibling(execution, run) else { return Ok(RunState::NotOurs) };
+    if arn == execution {
+        // This very run, started anew by a retry of its first step.
+        return Ok(RunState::Ended(run));
+    }
+    let reply = match sfn.describe_execution().execution_arn(&arn).send().await {
+        Ok(reply) => reply,
+        Err(error) => {
+            let error = StepError::from_sdk("states:DescribeExecution", &error);
+            let unknown = error.is_refused(&["ExecutionDoesNotExist"]);
+            return if unknown { Ok(RunState::NotOurs) } else { Err(error) };
+        }
+    };
+    let (secret, name) = secret;
+    let asked: Option<Request> = reply.input().and_then(|input| serde_json::from_str(input).ok());
+    if !asked.is_some_and(|asked| names(&asked.secret, secret, name)) {
+        return Ok(RunState::NotOurs);
+    }
+    Ok(match reply.status() {
+        ExecutionStatus::Running | ExecutionStatus::PendingRedrive => RunState::Running(run),
+        _ => RunState::Ended(run),
+    })
+}
+
+/// Whether what a request called the secret is this secret: its name, its ARN, or its ARN without the six
+/// characters at the end.
+pub fn names(asked: &str, secret: &SecretArn, name: &str) -> bool {
+    asked == name
+        || asked == secret.as_str()
+        || secret.as_str().strip_prefix(asked).is_some_and(|rest| rest.len() == 7 && rest.starts_with('-'))
+}
+
+/// Whether a run has ended, as far as Step Functions can tell; one that it does not know has.
+pub async fn has_ended(sfn: &Client, execution: &str, run: RunId) -> Result<bool, StepError> {
+    let Some(arn) = sibling(execution, run) else { return Ok(false) };
+    if arn == execution {
+        return Ok(true);
+    }
+    match sfn.describe_execution().execution_arn(&arn).send().await {
+        Ok(reply) => {
+            Ok(!matches!(reply.status(), ExecutionStatus::Running | ExecutionStatus::PendingRedrive))
+        }
+        Err(error) => {
+            let error = StepError::from_sdk("states:DescribeExecution", &error);
+            if error.is_refused(&["ExecutionDoesNotExist"]) { Ok(true) } else { Err(error) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_names_its_secret_in_three_ways() {
+        let arn: SecretArn =
+            "arn:aws:secretsmanager:eu-west-1:111122223333:secret:app/mail-AbCdEf".parse().unwrap();
+        for asked in
+            ["app/mail", arn.as_str(), "arn:aws:secretsmanager:eu-west-1:111122223333:secret:app/mail"]
+        {
+            assert!(names(asked, &arn, "app/mail"), "{asked}");
+        }
+        assert!(!names("app/mai", &arn, "app/mail"));
+        assert!(!names("arn:aws:secretsmanager:eu-west-1:111122223333:secret:app", &arn, "app/mail"));
+    }
+
+    #[test]
+    fn a_sibling_is_an_execution_of_the_same_machine() {
+        let run = RunId::random();
+        let execution = "arn:aws:states:eu-west-1:111122223333:execution:keywheel-rotation:first";
+        let sibling = sibling(execution, run).unwrap();
+        assert_eq!(
+            sibling,
+            format!("arn:aws:states:eu-west-1:111122223333:execution:keywheel-rotation:{run}")
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! What IAM knows of users and keys.
+
+use aws_sdk_iam::Client;
+use aws_sdk_iam::types::{AccessKeyMetadata, StatusType};
+use keywheel::key::{KeyFacts, KeyStatus, LastUse};
+use keywheel::rotation::UserFacts;
+use keywheel::{AccessKeyId, StepError, UserName};
+
+use crate::timestamp;
+
+/// The user's tag that names its secret's ARN.
+pub const TAG_SECRET: &str = "keywheel:secret";
+/// The user's tag that names a key its owner wants superseded.
+pub const TAG_RETIRE: &str = "keywheel:retire";
+/// The user's tag that names a superseded key its owner wants kept.
+pub const TAG_KEEP: &str = "keywheel:keep";
+
+/// A user with the tags that concern us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Name, ARN and unique id.
+    pub facts: UserFacts,
+    /// The secret that the user names.
+    pub secret: Option<String>,
+    /// The key to be retired.
+    pub retire: Option<AccessKeyId>,
+    /// The key to be kept.
+    pub keep: Option<AccessKeyId>,
+}
+
+/// The user, or `None` where there is none.
+pub async fn user(iam: &Client, name: &UserName) -> Result<Option<User>, StepError> {
+    let reply = match iam.get_user().user_name(name.as_str()).send().await {
+        Ok(reply) => reply,
+        Err(error) => {
+            let error = StepError::from_sdk("iam:GetUser", &error);
+            return if error.is_refused(&["NoSuchEntity", "NoSuchEntityException"]) {
+                Ok(None)
+            } else {
+                Err(error)
+            };
+        }
+    };
+    let Some(user) = reply.user else {
+        return Err(StepError::Conflict(format!("IAM answered for user {name} without the user")));
+    };
+    let tag = |name: &str| user.tags().iter().find(|tag| tag.key() == name).map(|tag| tag.value().to_owned());
+    let key = |name: &str| tag(name).and_then(|id| id.parse().ok());
+    Ok(Some(User {
+        facts: UserFacts { name: name.clone(), arn: user.arn().to_owned(), id: user.user_id().to_owned() },
+        secret: tag(TAG_SECRET),
+        retire: key(TAG_RETIRE),
+        keep: key(TAG_KEEP),
+    }))
+}
+
+/// All keys of the user, read to the last page; none where the user is gone.
+pub async fn keys(iam: &Client, user: &UserName) -> Result<Vec<KeyFacts>, StepError> {
+    let mut pages = iam.list_access_keys().user_name(user.as_str()).into_paginator().send();
+    let mut keys = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => {
+                let error = StepError::from_sdk("iam:ListAccessKeys", &error);
+                let gone = error.is_refused(&["NoSuchEntity", "NoSuchEntityException"]);
+                return if gone { Ok(Vec::new()) } else { Err(error) };
+            }
+        };
+        for row in page.access_key_metadata() {
+            keys.push(key(row)?);
+        }
+    }
+    Ok(keys)
+}
+
+fn key(row: &AccessKeyMetadata) -> Result<KeyFacts, StepError> {
+    let id = row.access_key_id().unwrap_or_default();
+    let id: AccessKeyId =
+        id.parse().map_err(|error| StepError::Conflict(format!("ListAccessKeys: {error}")))?;
+    let status = match row.status() {
+        Some(StatusType::Active) => KeyStatus::Active,
+        Some(StatusType::Inactive) => KeyStatus::Inactive,
+        // IAM's set of states is open; what we do not know we do not touch.
+        other => return Err(StepError::Conflict(format!("key {id} has the unknown status {other:?}"))),
+    };
+    Ok(KeyFacts { id, status, created: row.create_date().and_then(timestamp) })
+}
+
+/// What IAM has recorded of a key's use.
+pub async fn last_use(iam: &Client, key: &AccessKeyId) -> Result<LastUse, StepError> {
+    let reply = iam
+        .get_access_key_last_used()
+        .access_key_id(key.as_str())
+        .send()
+        .await
+        .map_err(|error| StepError::from_sdk("iam:GetAccessKeyLastUsed", &error))?;
+    let used = reply.access_key_last_used();
+    // IAM writes N/A where it knows nothing.
+    let word = |text: &str| (!text.is_empty() && text != "N/A").then(|| text.to_owned());
+    Ok(LastUse {
+        at: used.and_then(|used| used.last_used_date()).and_then(timestamp),
+        service: used.and_then(|used| word(used.service_name())),
+        region: used.and_then(|used| word(used.region())),
+    })
+}

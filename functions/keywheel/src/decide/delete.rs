@@ -1,0 +1,91 @@
+//! Whether an old key may be deleted at the end of its grace.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::clock::after;
+use crate::ids::{AccessKeyId, VersionId};
+use crate::key::{self, KeyFacts, LastUse};
+use crate::switch::Mode;
+
+/// What is known when the grace should be over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The time.
+    pub now: Timestamp,
+    /// The installation's switch.
+    pub mode: Mode,
+    /// The version that AWSCURRENT names now.
+    pub current: Option<VersionId>,
+    /// The user's keys now; empty where the user is gone.
+    pub keys: Vec<KeyFacts>,
+    /// The old key's last use; `None` where it is not known.
+    pub last_use: Option<LastUse>,
+}
+
+/// What the run has recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run<'a> {
+    /// The version that must be current.
+    pub version: Option<&'a VersionId>,
+    /// The key to be deleted.
+    pub old: &'a AccessKeyId,
+    /// When it was read back Inactive.
+    pub disabled_at: Timestamp,
+    /// When the grace is over.
+    pub grace: Duration,
+}
+
+/// What may be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delete {
+    /// Delete it.
+    Yes,
+    /// It is gone already.
+    Gone,
+    /// AWSCURRENT names something else.
+    StandDown,
+    /// Look again then.
+    Wait(Timestamp, String),
+    /// It stays, and a person decides.
+    Held(String),
+}
+
+/// A key that was just made Inactive still works for 3 to 4 seconds somewhere.
+const DIES_LATE: Duration = Duration::from_secs(15);
+/// How often a pause, or a read that failed, is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_hours(1);
+/// How long after the grace an unreadable last use is asked for again, before a person is.
+const PATIENCE: Duration = Duration::from_hours(24);
+
+/// Decides. Only an Inactive key, superseded, past its grace and unused since, is deleted.
+pub fn decide(facts: &Facts, run: &Run<'_>) -> Delete {
+    if facts.current.as_ref() != run.version {
+        return Delete::StandDown;
+    }
+    let Some(old) = key::find(&facts.keys, run.old) else { return Delete::Gone };
+    if old.is_active() {
+        return Delete::Held(format!("key {} was made Active again during its grace", run.old));
+    }
+    let over = after(run.disabled_at, run.grace);
+    if facts.now < over {
+        return Delete::Wait(over, "the grace is not over".into());
+    }
+    if facts.mode != Mode::Live {
+        return Delete::Wait(after(facts.now, LOOK_AGAIN), format!("the installation is {}", facts.mode));
+    }
+    match &facts.last_use {
+        None if facts.now >= after(over, PATIENCE) => {
+            Delete::Held(format!("the last use of key {} could not be read for a day", run.old))
+        }
+        None => Delete::Wait(after(facts.now, LOOK_AGAIN), "its last use could not be read".into()),
+        Some(LastUse { at: Some(at), .. }) if *at > after(run.disabled_at, DIES_LATE) => {
+            Delete::Held(format!("key {} was used at {at}, after it had been made Inactive", run.old))
+        }
+        Some(_) => Delete::Yes,
+    }
+}
+
+#[cfg(test)]
+mod tests;

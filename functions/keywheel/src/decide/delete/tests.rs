@@ -1,0 +1,74 @@
+use super::*;
+use crate::key::KeyStatus;
+
+const OLD: &str = "AKIAOOOOOOOOOOOOOOOO";
+/// When the key was made Inactive, and the grace, in seconds.
+const D: i64 = 1_000_000;
+const GRACE: i64 = 7 * 24 * 3600;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn version(digit: char) -> VersionId {
+    digit.to_string().repeat(36).parse().unwrap()
+}
+
+#[expect(clippy::option_option, reason = "not read, read as never, read as then")]
+fn facts(now: i64, status: Option<KeyStatus>, last_use: Option<Option<i64>>) -> Facts {
+    Facts {
+        now: at(now),
+        mode: Mode::Live,
+        current: Some(version('1')),
+        keys: status
+            .map(|status| KeyFacts { id: OLD.parse().unwrap(), status, created: None })
+            .into_iter()
+            .collect(),
+        last_use: last_use.map(|used| LastUse { at: used.map(at), service: None, region: None }),
+    }
+}
+
+fn decide(facts: &Facts) -> Delete {
+    let old = OLD.parse().unwrap();
+    let version = version('1');
+    let grace = Duration::from_secs(GRACE.unsigned_abs());
+    super::decide(facts, &Run { version: Some(&version), old: &old, disabled_at: at(D), grace })
+}
+
+#[test]
+fn only_an_inactive_unused_key_past_its_grace_is_deleted() {
+    let off = Some(KeyStatus::Inactive);
+    assert_eq!(decide(&facts(D + GRACE, off, Some(Some(D - 100)))), Delete::Yes);
+    assert_eq!(decide(&facts(D + GRACE, off, Some(None))), Delete::Yes);
+    // It works 3 to 4 seconds longer than it reads Inactive.
+    assert_eq!(decide(&facts(D + GRACE, off, Some(Some(D + 4)))), Delete::Yes);
+    assert!(matches!(decide(&facts(D + GRACE, off, Some(Some(D + 60)))), Delete::Held(_)));
+    assert!(
+        matches!(decide(&facts(D + GRACE - 1, off, Some(None))), Delete::Wait(until, _) if until == at(D + GRACE))
+    );
+    assert!(matches!(decide(&facts(D - 50, off, Some(None))), Delete::Wait(..)), "a clock that runs behind");
+}
+
+#[test]
+fn an_active_key_is_never_deleted() {
+    for last_use in [Some(None), Some(Some(D - 100)), None] {
+        assert!(matches!(decide(&facts(D + 10 * GRACE, Some(KeyStatus::Active), last_use)), Delete::Held(_)));
+    }
+}
+
+#[test]
+fn an_unknown_last_use_waits_a_day_and_then_asks_a_person() {
+    let off = Some(KeyStatus::Inactive);
+    assert!(matches!(decide(&facts(D + GRACE, off, None)), Delete::Wait(..)));
+    assert!(matches!(decide(&facts(D + GRACE + 24 * 3600, off, None)), Delete::Held(_)));
+}
+
+#[test]
+fn a_pause_a_moved_secret_and_a_missing_key_delete_nothing() {
+    let off = Some(KeyStatus::Inactive);
+    let paused = Facts { mode: Mode::Paused, ..facts(D + GRACE, off, Some(None)) };
+    assert!(matches!(decide(&paused), Delete::Wait(..)));
+    let moved = Facts { current: Some(version('2')), ..facts(D + GRACE, off, Some(None)) };
+    assert_eq!(decide(&moved), Delete::StandDown);
+    assert_eq!(decide(&facts(D + GRACE, None, None)), Delete::Gone);
+}

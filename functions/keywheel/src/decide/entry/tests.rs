@@ -1,0 +1,178 @@
+use super::*;
+use crate::key::KeyStatus::{self, Active, Inactive};
+
+const C: &str = "AKIACCCCCCCCCCCCCCCC";
+const K: &str = "AKIAKKKKKKKKKKKKKKKK";
+const L: &str = "AKIALLLLLLLLLLLLLLLL";
+
+fn id(text: &str) -> AccessKeyId {
+    text.parse().unwrap()
+}
+
+fn key(text: &str, status: KeyStatus) -> KeyFacts {
+    KeyFacts { id: id(text), status, created: None }
+}
+
+fn run() -> RunId {
+    "5b0c1a52-9c3e-4c60-8f5d-2f6a3f1e7d10".parse().unwrap()
+}
+
+/// A managed user with one key, which the secret holds.
+fn facts(keys: &[(&str, KeyStatus)]) -> Facts {
+    Facts {
+        reason: Reason::Manual,
+        roll_back: false,
+        dry_run: false,
+        mode: Mode::Live,
+        rivals: Vec::new(),
+        current: Some(CurrentVersion { version: run().version(), key: Some(id(C)) }),
+        current_run: RunState::NotOurs,
+        previous_key: None,
+        pending: None,
+        keys: keys.iter().map(|(text, status)| key(text, *status)).collect(),
+        retire: None,
+        keep: None,
+    }
+}
+
+fn pending(text: Option<&str>, run: RunState) -> Pending {
+    let version = "11111111-1111-4111-8111-111111111111".parse().unwrap();
+    Pending { version, key: text.map(id), same_fields: true, run }
+}
+
+fn code(facts: &Facts) -> String {
+    match decide(facts, "svc") {
+        Entry::Blocked(why) => {
+            assert!(!why.text.is_empty() && !why.remedy.is_empty(), "{why:?}");
+            why.code
+        }
+        Entry::At(start) => format!("{:?}", start.phase),
+    }
+}
+
+fn start(facts: &Facts) -> Start {
+    match decide(facts, "svc") {
+        Entry::At(start) => start,
+        Entry::Blocked(why) => panic!("blocked: {why:?}"),
+    }
+}
+
+#[test]
+fn one_key_that_the_secret_holds_is_rotated() {
+    let start = start(&facts(&[(C, Active)]));
+    assert_eq!(start.phase, Phase::Create);
+    assert_eq!(start.old, Some(OldKey { key: id(C), was_current: true }));
+}
+
+#[test]
+fn an_installation_that_is_not_live_blocks_with_the_plan() {
+    for (mode, dry_run, expected) in
+        [(Mode::DryRun, false, "DryRun"), (Mode::Paused, false, "Paused"), (Mode::Live, true, "DryRun")]
+    {
+        let facts = Facts { dry_run, mode, ..facts(&[(C, Active)]) };
+        let Entry::Blocked(why) = decide(&facts, "svc") else { panic!("not blocked") };
+        assert_eq!(why.code, expected);
+        assert!(why.text.contains("would make a new key for svc"), "{}", why.text);
+    }
+    // What is wrong anyway is said rather than what would be done.
+    let facts = Facts { mode: Mode::Paused, ..facts(&[]) };
+    assert_eq!(code(&facts), "CurrentKeyUnknown");
+}
+
+#[test]
+fn a_current_key_that_does_not_work_blocks_unless_it_leaked() {
+    assert_eq!(code(&facts(&[(K, Active)])), "CurrentKeyUnknown");
+    assert_eq!(code(&facts(&[(C, Inactive)])), "CurrentKeyInactive");
+    let leaked = |keys: &[(&str, KeyStatus)]| Facts { reason: Reason::Leaked, ..facts(keys) };
+    assert_eq!(code(&leaked(&[(C, Inactive)])), "Create");
+    assert_eq!(code(&leaked(&[])), "Create");
+    assert_eq!(code(&leaked(&[(C, Inactive), (K, Active)])), "SlotsFull");
+}
+
+#[test]
+fn a_second_secret_for_the_user_blocks() {
+    let rival = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:b-AbCdEf".parse().unwrap();
+    assert_eq!(code(&Facts { rivals: vec![rival], ..facts(&[(C, Active)]) }), "TwoManagedSecrets");
+}
+
+#[test]
+fn a_strangers_key_is_attributed_never_removed_on_sight() {
+    for status in [Active, Inactive] {
+        let start = start(&facts(&[(C, Active), (K, status)]));
+        assert_eq!(start.phase, Phase::Clear);
+        assert_eq!(start.suspects[0].stored_by, None);
+    }
+    assert_eq!(code(&facts(&[(C, Active), (K, Active), (L, Active)])), "SlotsFull");
+}
+
+#[test]
+fn a_key_that_the_secret_named_before_is_ours_only_where_a_run_of_ours_superseded_it() {
+    let before = |run, status| Facts {
+        previous_key: Some(id(K)),
+        current_run: run,
+        ..facts(&[(C, Active), (K, status)])
+    };
+    assert_eq!(code(&before(RunState::NotOurs, Active)), "SlotsFull");
+    assert_eq!(code(&before(RunState::Running(run()), Active)), "RunInProgress");
+    assert_eq!(code(&before(RunState::Ended(run()), Inactive)), "Grace");
+    let start = start(&before(RunState::Ended(run()), Active));
+    assert_eq!(start.phase, Phase::Overlap);
+    assert_eq!(start.new.unwrap().key, id(C));
+    assert_eq!(start.old, Some(OldKey { key: id(K), was_current: true }));
+    let kept = Facts { keep: Some(id(K)), ..before(RunState::Ended(run()), Active) };
+    assert_eq!(code(&kept), "OldKeyKept");
+}
+
+#[test]
+fn a_retired_key_goes_through_overlap_and_grace_whatever_it_was() {
+    let retire = |keys: &[(&str, KeyStatus)]| Facts { retire: Some(id(K)), ..facts(keys) };
+    let start = start(&retire(&[(C, Active), (K, Active)]));
+    assert_eq!((start.phase, start.old.unwrap().was_current), (Phase::Overlap, false));
+    assert_eq!(code(&retire(&[(C, Active), (K, Inactive)])), "Grace");
+    // The word is for one key only.
+    assert_eq!(code(&retire(&[(C, Active), (L, Active)])), "Clear");
+}
+
+#[test]
+fn first_adoption_leaves_a_strangers_key_and_supersedes_a_retired_one() {
+    let empty = |keys: &[(&str, KeyStatus)], retire| Facts { current: None, retire, ..facts(keys) };
+    assert_eq!(start(&empty(&[], None)).old, None);
+    assert_eq!(start(&empty(&[(K, Active)], None)).old, None);
+    let old = start(&empty(&[(K, Active)], Some(id(K)))).old.unwrap();
+    assert_eq!((old.key, old.was_current), (id(K), false));
+    assert_eq!(code(&empty(&[(K, Active), (L, Active)], None)), "SlotsFull");
+}
+
+#[test]
+fn a_pending_version_belongs_to_its_run() {
+    let with = |p| Facts { pending: Some(p), ..facts(&[(C, Active), (K, Active)]) };
+    assert_eq!(code(&with(pending(Some(K), RunState::Running(run())))), "RunInProgress");
+    assert_eq!(code(&with(pending(Some(K), RunState::NotOurs))), "PendingNotOurs");
+    assert_eq!(code(&with(pending(Some(K), RunState::Ended(run())))), "Validate");
+    // Edited since, or half undone: cleared on the strength of the stored version, not taken over.
+    let edited = Pending { same_fields: false, ..pending(Some(K), RunState::Ended(run())) };
+    let start = start(&with(edited));
+    assert_eq!((start.phase, start.suspects[0].stored_by), (Phase::Clear, Some(run())));
+    let half = Facts {
+        keys: vec![key(C, Active), key(K, Inactive)],
+        ..with(pending(Some(K), RunState::Ended(run())))
+    };
+    assert_eq!(code(&half), "Clear");
+    // A pending version whose key is gone stands in nobody's way.
+    let gone = Facts { pending: Some(pending(Some(L), RunState::Ended(run()))), ..facts(&[(C, Active)]) };
+    assert_eq!(code(&gone), "Create");
+}
+
+#[test]
+fn going_back_needs_the_key_before() {
+    let back = |previous: Option<&str>, keys: &[(&str, KeyStatus)]| Facts {
+        roll_back: true,
+        previous_key: previous.map(id),
+        current_run: RunState::Running(run()),
+        ..facts(keys)
+    };
+    let start = start(&back(Some(K), &[(C, Active), (K, Inactive)]));
+    assert_eq!((start.phase, start.old.unwrap().key), (Phase::Backwards, id(K)));
+    assert_eq!(code(&back(None, &[(C, Active), (K, Active)])), "NothingToRollBack");
+    assert_eq!(code(&back(Some(K), &[(C, Active)])), "NothingToRollBack");
+}

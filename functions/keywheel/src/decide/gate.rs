@@ -1,0 +1,153 @@
+//! The gate before an old key is made Inactive.
+//!
+//! *Quiet* is: no use of the old key recorded later than the promotion plus the time in which consumers settle,
+//! read at least the quiet window after that instant. A use later than that is a consumer that does not follow
+//! the secret; waiting longer does not make it safe, it gives people time. So such a run looks again until its
+//! longest overlap has passed, and then leaves the key Active and says so, unless the policy says otherwise.
+//! It is evidence, not proof: the overlap should exceed the longest time between two uses.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::clock::after;
+use crate::ids::{SecretArn, VersionId};
+use crate::key::{self, KeyFacts, LastUse};
+use crate::policy::{Policy, WhenStillInUse};
+use crate::rotation::{NewKey, OldKey};
+use crate::switch::Mode;
+
+/// What the gate decides from. The reads are made in this order, and a later one is only made
+/// where the earlier ones leave the question open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The time.
+    pub now: Timestamp,
+    /// The installation's switch.
+    pub mode: Mode,
+    /// The version that AWSCURRENT names now.
+    pub current: Option<VersionId>,
+    /// The user's keys now; empty where the user is gone.
+    pub keys: Vec<KeyFacts>,
+    /// Other secrets whose tag names this user; `None` where it is not known.
+    pub rivals: Option<Vec<SecretArn>>,
+    /// The old key's last use; `None` where it is not known.
+    pub last_use: Option<LastUse>,
+}
+
+/// What the run has recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run<'a> {
+    /// The key that must be current.
+    pub new: &'a NewKey,
+    /// The key to be made Inactive.
+    pub old: &'a OldKey,
+    /// When the overlap began.
+    pub promoted_at: Timestamp,
+    /// The policy.
+    pub policy: &'a Policy,
+    /// Whether the old key is known to others: then nothing is waited for.
+    pub leaked: bool,
+}
+
+/// What the gate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gate {
+    /// Make the old key Inactive.
+    Open,
+    /// It is Inactive already.
+    AlreadyInactive,
+    /// The old key, or the user, is gone.
+    Gone,
+    /// AWSCURRENT names something else: somebody took the matter over.
+    StandDown,
+    /// Look again then.
+    Wait(Timestamp, String),
+    /// The longest overlap has passed.
+    Held(String),
+}
+
+/// The earliest look and the last one.
+pub fn window(promoted_at: Timestamp, policy: &Policy) -> (Timestamp, Timestamp) {
+    let settled = after(promoted_at, policy.settling());
+    let earliest = after(promoted_at, policy.overlap.get()).max(after(settled, policy.quiet_window.get()));
+    // A longest overlap that ends before the first useful look would hold every run.
+    (earliest, after(promoted_at, policy.max_overlap.get()).max(earliest))
+}
+
+/// How often a gate that stays shut is looked at, at most and at least.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_hours(4));
+
+/// Decides. Anything unknown counts as in use.
+pub fn decide(facts: &Facts, run: &Run<'_>) -> Gate {
+    if facts.current.as_ref() != run.new.version.as_ref() {
+        return Gate::StandDown;
+    }
+    let Some(old) = key::find(&facts.keys, &run.old.key) else { return Gate::Gone };
+    if !old.is_active() {
+        return Gate::AlreadyInactive;
+    }
+    let Some(shut) = shut(facts, run) else { return Gate::Open };
+    let (_, last) = window(run.promoted_at, run.policy);
+    // A leaked key waits for nobody, but the pair that replaces it must work.
+    let told = run.policy.when_still_in_use == WhenStillInUse::Deactivate && facts.now >= last;
+    if !shut.absolute && (run.leaked || told) { Gate::Open } else { wait_or_hold(facts, run, shut.why) }
+}
+
+struct Shut {
+    why: String,
+    /// No policy opens the gate against this.
+    absolute: bool,
+}
+
+fn shut(facts: &Facts, run: &Run<'_>) -> Option<Shut> {
+    let never = |why: String| Some(Shut { why, absolute: true });
+    let unless_told = |why: String| Some(Shut { why, absolute: false });
+    match key::find(&facts.keys, &run.new.key) {
+        Some(new) if new.is_active() => {}
+        _ => return never(format!("the current key {} is not Active", run.new.key)),
+    }
+    if facts.mode != Mode::Live {
+        return never(format!("the installation is {}", facts.mode));
+    }
+    match &facts.rivals {
+        None => return never("it could not be read whether another secret holds it".into()),
+        Some(rivals) if !rivals.is_empty() => {
+            return never(format!("another secret is tagged for this user: {}", rivals[0]));
+        }
+        Some(_) => {}
+    }
+    let settled = after(run.promoted_at, run.policy.settling());
+    let (earliest, _) = window(run.promoted_at, run.policy);
+    let Some(last_use) = &facts.last_use else {
+        return unless_told("its last use could not be read".into());
+    };
+    match last_use.at {
+        Some(at) if at > settled => {
+            let place = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".into());
+            unless_told(format!(
+                "it was used at {at} for {} in {}, after its users should have changed over",
+                place(&last_use.service),
+                place(&last_use.region)
+            ))
+        }
+        None if run.old.was_current => {
+            unless_told("it was in service, yet IAM shows no date of its last use".into())
+        }
+        _ if facts.now < earliest => unless_told("the overlap is not over".into()),
+        _ => None,
+    }
+}
+
+fn wait_or_hold(facts: &Facts, run: &Run<'_>, why: String) -> Gate {
+    let (earliest, last) = window(run.promoted_at, run.policy);
+    if facts.now >= last {
+        return Gate::Held(why);
+    }
+    let pause = (run.policy.quiet_window.get() / 2).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1);
+    let next = if facts.now < earliest { earliest } else { after(facts.now, pause) };
+    Gate::Wait(next.min(last), why)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+use super::*;
+use crate::key::KeyStatus::{self, Active, Inactive};
+use crate::policy::Span;
+
+const NEW: &str = "AKIANNNNNNNNNNNNNNNN";
+const OLD: &str = "AKIAOOOOOOOOOOOOOOOO";
+/// The promotion, in seconds.
+const P: i64 = 1_000_000;
+const HOUR: i64 = 3600;
+/// Cache time and IAM's span after the promotion.
+const SETTLED: i64 = P + 4500;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn version(digit: char) -> VersionId {
+    digit.to_string().repeat(36).parse().unwrap()
+}
+
+struct World {
+    facts: Facts,
+    new: NewKey,
+    old: OldKey,
+    policy: Policy,
+    leaked: bool,
+}
+
+fn world(now: i64, last_used: Option<i64>) -> World {
+    let key = |id: &str, status: KeyStatus| KeyFacts { id: id.parse().unwrap(), status, created: None };
+    World {
+        facts: Facts {
+            now: at(now),
+            mode: Mode::Live,
+            current: Some(version('1')),
+            keys: vec![key(OLD, Active), key(NEW, Active)],
+            rivals: Some(Vec::new()),
+            last_use: Some(LastUse { at: last_used.map(at), service: Some("s3".into()), region: None }),
+        },
+        new: NewKey { key: NEW.parse().unwrap(), version: Some(version('1')) },
+        old: OldKey { key: OLD.parse().unwrap(), was_current: true },
+        policy: Policy::default(),
+        leaked: false,
+    }
+}
+
+impl World {
+    fn decide(&self) -> Gate {
+        decide(
+            &self.facts,
+            &Run {
+                new: &self.new,
+                old: &self.old,
+                promoted_at: at(P),
+                policy: &self.policy,
+                leaked: self.leaked,
+            },
+        )
+    }
+    fn set(&mut self, id: &str, status: KeyStatus) {
+        self.facts.keys.iter_mut().filter(|key| key.id.as_str() == id).for_each(|key| key.status = status);
+    }
+}
+
+/// A moment at which a quiet key may go: settled, and a quiet window of 24 h later.
+const QUIET_AT: i64 = SETTLED + 24 * HOUR;
+
+#[test]
+fn opens_on_a_key_last_used_before_its_users_had_to_change() {
+    assert_eq!(world(QUIET_AT, Some(P - 5)).decide(), Gate::Open);
+    assert_eq!(world(QUIET_AT, Some(SETTLED)).decide(), Gate::Open);
+}
+
+#[test]
+fn stays_shut_one_second_too_early() {
+    assert_eq!(
+        world(QUIET_AT - 1, Some(P)).decide(),
+        Gate::Wait(at(QUIET_AT), "the overlap is not over".into())
+    );
+}
+
+#[test]
+fn a_use_after_settling_keeps_it_shut_until_the_longest_overlap_and_then_holds() {
+    let late = |now| world(now, Some(SETTLED + 1)).decide();
+    assert!(matches!(late(QUIET_AT), Gate::Wait(next, _) if next == at(QUIET_AT + 4 * HOUR)));
+    let end = P + 14 * 24 * HOUR;
+    assert!(matches!(late(end - 10), Gate::Wait(next, _) if next == at(end)));
+    let Gate::Held(why) = late(end) else { panic!("not held") };
+    assert!(why.contains("s3"), "{why}");
+}
+
+#[test]
+fn the_owner_may_say_deactivate_and_then_only_after_the_longest_overlap() {
+    let told = |now| {
+        let mut world = world(now, Some(SETTLED + 1));
+        world.policy.when_still_in_use = WhenStillInUse::Deactivate;
+        world.decide()
+    };
+    let end = P + 14 * 24 * HOUR;
+    assert!(matches!(told(end - 1), Gate::Wait(..)));
+    assert_eq!(told(end), Gate::Open);
+}
+
+#[test]
+fn what_is_not_known_counts_as_in_use() {
+    let mut unread = world(QUIET_AT, Some(P));
+    unread.facts.last_use = None;
+    assert!(matches!(unread.decide(), Gate::Wait(..)));
+    let mut unlisted = world(QUIET_AT, Some(P));
+    unlisted.facts.rivals = None;
+    assert!(matches!(unlisted.decide(), Gate::Wait(..)));
+    // In service, yet without a date: unknown. Never in service and without a date: unused.
+    assert!(matches!(world(QUIET_AT, None).decide(), Gate::Wait(..)));
+    let mut retired = world(QUIET_AT, None);
+    retired.old.was_current = false;
+    assert_eq!(retired.decide(), Gate::Open);
+}
+
+#[test]
+fn no_policy_and_no_leak_opens_it_while_the_new_key_does_not_work() {
+    for leaked in [false, true] {
+        for break_it in [
+            (|world: &mut World| world.set(NEW, Inactive)) as fn(&mut World),
+            |world| world.facts.keys.retain(|key| key.id.as_str() != NEW),
+            |world| world.facts.mode = Mode::Paused,
+            |world| world.facts.mode = Mode::DryRun,
+            |world| {
+                let rival = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:b-AbCdEf";
+                world.facts.rivals = Some(vec![rival.parse().unwrap()]);
+            },
+        ] {
+            let mut world = world(P + 15 * 24 * HOUR, Some(P));
+            world.policy.when_still_in_use = WhenStillInUse::Deactivate;
+            world.leaked = leaked;
+            break_it(&mut world);
+            assert!(matches!(world.decide(), Gate::Held(_)), "{:?}", world.decide());
+        }
+    }
+}
+
+#[test]
+fn a_leaked_key_waits_for_no_user() {
+    let mut world = world(P + 1, Some(P + 1));
+    world.leaked = true;
+    assert_eq!(world.decide(), Gate::Open);
+}
+
+#[test]
+fn stands_down_where_the_secret_moved_and_finishes_where_somebody_was_faster() {
+    let mut moved = world(QUIET_AT, Some(P));
+    moved.facts.current = Some(version('2'));
+    assert_eq!(moved.decide(), Gate::StandDown);
+    moved.facts.current = None;
+    assert_eq!(moved.decide(), Gate::StandDown);
+    let mut off = world(P + 1, Some(P));
+    off.set(OLD, Inactive);
+    assert_eq!(off.decide(), Gate::AlreadyInactive);
+    let mut gone = world(P + 1, Some(P));
+    gone.facts.keys.retain(|key| key.id.as_str() != OLD);
+    assert_eq!(gone.decide(), Gate::Gone);
+}
+
+#[test]
+fn a_longest_overlap_shorter_than_the_first_useful_look_still_looks_once() {
+    let policy = Policy { overlap: Span::hours(1), max_overlap: Span::hours(1), ..Policy::default() };
+    let (earliest, last) = window(at(P), &policy);
+    assert_eq!((earliest, last), (at(QUIET_AT), at(QUIET_AT)));
+}

@@ -1,0 +1,7 @@
+//! The decisions: pure functions over facts. A Lambda gathers the facts, asks here, and does what it is told.
+
+pub mod create;
+pub mod delete;
+pub mod entry;
+pub mod gate;
+pub mod orphan;

@@ -1,0 +1,90 @@
+//! The `RollBack` state: undoes what is not promoted, clears orphans, or turns a promotion back.
+//!
+//! Three tasks under one name, told apart by the document's phase. Each is a file of its own; none of them
+//! deletes a key that consumers hold.
+
+mod backwards;
+mod orphans;
+mod undo;
+
+use aws_sdk_iam::types::StatusType;
+use aws_types::SdkConfig;
+use keywheel::rotation::Phase;
+use keywheel::{AccessKeyId, Context, Rotation, Step, StepError, UserName, aws};
+
+/// The step.
+pub struct RollBack {
+    config: SdkConfig,
+    /// The role under which keys are made: what CloudTrail's record of an orphan must name.
+    create_role: String,
+}
+
+/// What the three tasks work with.
+pub(crate) struct Tools<'a> {
+    config: SdkConfig,
+    iam: aws_sdk_iam::Client,
+    store: aws_sdk_secretsmanager::Client,
+    sfn: aws_sdk_sfn::Client,
+    create_role: &'a str,
+    ctx: &'a Context,
+}
+
+impl RollBack {
+    /// A step that calls AWS with `config` and takes keys made under `create_role` for ours.
+    pub fn new(config: SdkConfig, create_role: String) -> Self {
+        Self { config, create_role }
+    }
+}
+
+impl Step for RollBack {
+    const NAME: &'static str = "roll-back";
+    type Input = Rotation;
+    type Output = Rotation;
+
+    async fn run(&self, doc: Rotation, ctx: &Context) -> Result<Rotation, StepError> {
+        let config = aws::for_run(&self.config, doc.run);
+        let tools = Tools {
+            iam: aws_sdk_iam::Client::new(&config),
+            store: aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, doc.secret()?.region())),
+            sfn: aws_sdk_sfn::Client::new(&config),
+            create_role: &self.create_role,
+            config,
+            ctx,
+        };
+        // Boxed: the SDK's futures are deep, and the compiler counts their depth.
+        match doc.phase {
+            Phase::Clear => Box::pin(orphans::clear(&tools, doc)).await,
+            Phase::Backwards => Box::pin(backwards::turn(&tools, doc)).await,
+            _ => Box::pin(undo::undo(&tools, doc)).await,
+        }
+    }
+}
+
+impl Tools<'_> {
+    /// Makes a key Active or Inactive; a key that is gone is neither, and no error.
+    async fn set(&self, user: &UserName, key: &AccessKeyId, status: StatusType) -> Result<(), StepError> {
+        let reply = self
+            .iam
+            .update_access_key()
+            .user_name(user.as_str())
+            .access_key_id(key.as_str())
+            .status(status)
+            .send()
+            .await;
+        tolerate_gone(reply.map_err(|error| StepError::from_sdk("iam:UpdateAccessKey", &error)))
+    }
+
+    /// Deletes a key that nobody holds: Inactive first, so that a mistake would still show before it is final.
+    async fn delete(&self, user: &UserName, key: &AccessKeyId) -> Result<(), StepError> {
+        let reply =
+            self.iam.delete_access_key().user_name(user.as_str()).access_key_id(key.as_str()).send().await;
+        tolerate_gone(reply.map_err(|error| StepError::from_sdk("iam:DeleteAccessKey", &error)))
+    }
+}
+
+fn tolerate_gone<T>(reply: Result<T, StepError>) -> Result<(), StepError> {
+    match reply {
+        Err(error) if !error.is_refused(&["NoSuchEntity", "NoSuchEntityException"]) => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,167 @@
+//! Undoes a run that failed before its promotion: the new key Inactive, AWSCURRENT looked at once more,
+//! the key deleted, AWSPENDING taken off.
+
+use aws_sdk_iam::types::StatusType;
+use facts::secrets::{self, CURRENT, PENDING, PREVIOUS, Which};
+use jiff::Timestamp;
+use keywheel::notice::NoticeKind;
+use keywheel::rotation::{Outcome, Phase, Suspect, Why};
+use keywheel::secret::SecretValue;
+use keywheel::{AccessKeyId, Rotation, StepError, VersionId, key};
+use tracing::info;
+
+use crate::Tools;
+
+/// Run twice, it finds less to do. Killed half way, the next attempt or the next run goes on.
+pub(crate) async fn undo(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotation, StepError> {
+    let now = tools.ctx.clock.now();
+    let user = doc.baseline()?.user.name.clone();
+    if doc.why.is_none() {
+        doc.why = Some(caught(&doc));
+    }
+    let Some(labels) = labels(tools, &doc).await? else {
+        // The secret is gone; nothing names the new key any more.
+        return remove(tools, doc, None, now).await;
+    };
+    let version = doc.new.as_ref().and_then(|new| new.version.clone()).unwrap_or_else(|| doc.run.version());
+    if labels.labelled(CURRENT).as_ref() == Some(&version) {
+        return Ok(found_promoted(doc, now));
+    }
+    if labels.carries(&version, PREVIOUS) {
+        // It was current, and somebody has moved the label on since: consumers may hold the key.
+        doc.stand_down(now, labels.labelled(CURRENT).as_ref());
+        return Ok(doc);
+    }
+    // A step that died may have stored a key that its document never came to name.
+    let secret = doc.secret()?.clone();
+    let stored = secrets::value(&tools.store, &secret, Which::Version(&version)).await;
+    let stored = match stored {
+        Ok(value) => value.and_then(|value| SecretValue::parse(value.text.as_deref(), &user).ok()?.key()),
+        // What cannot be read (a KMS key that denies) names no key that we could know of.
+        Err(StepError::Refused(_)) => None,
+        Err(error) => return Err(error),
+    };
+    if doc.new.is_none()
+        && let Some(key) = stored
+    {
+        doc.new = Some(keywheel::rotation::NewKey { key, version: Some(version.clone()) });
+    }
+    let pending = (labels.labelled(PENDING).as_ref() == Some(&version)).then_some(version);
+    remove(tools, doc, pending, now).await
+}
+
+async fn labels(tools: &Tools<'_>, doc: &Rotation) -> Result<Option<secrets::Secret>, StepError> {
+    match secrets::describe(&tools.store, doc.secret()?.as_str()).await {
+        Ok(secret) if secret.deleted => Ok(None),
+        Ok(secret) => Ok(Some(secret)),
+        Err(error) if error.is_refused(&["ResourceNotFoundException"]) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The promotion took effect although its step failed: consumers hold the new key, so the run goes on.
+fn found_promoted(mut doc: Rotation, now: Timestamp) -> Rotation {
+    info!(rotation.id = %doc.run, "AWSCURRENT names this run's version: the promotion had taken effect");
+    doc.undoing = false;
+    doc.why = None;
+    doc.error = None;
+    promote_key::promoted(&mut doc, now);
+    doc
+}
+
+async fn remove(
+    tools: &Tools<'_>,
+    mut doc: Rotation,
+    pending: Option<VersionId>,
+    now: Timestamp,
+) -> Result<Rotation, StepError> {
+    let user = doc.baseline()?.user.name.clone();
+    let keys = facts::iam::keys(&tools.iam, &user).await?;
+    // The pair that AWSCURRENT holds is never this run's to remove, whatever a document says.
+    let current = doc.baseline()?.current.as_ref().and_then(|current| current.key.clone());
+    let mine: Option<AccessKeyId> =
+        doc.new.as_ref().map(|new| new.key.clone()).filter(|key| Some(key) != current.as_ref());
+    if let Some(id) = mine.as_ref().filter(|id| key::find(&keys, id).is_some()) {
+        tools.set(&user, id, StatusType::Inactive).await?;
+        // A move of AWSCURRENT whose reply was lost may land late. Nothing is deleted that it could have named.
+        if let Some(labels) = labels(tools, &doc).await?
+            && doc
+                .new
+                .as_ref()
+                .and_then(|new| new.version.as_ref())
+                .is_some_and(|version| labels.labelled(CURRENT).as_ref() == Some(version))
+        {
+            tools.set(&user, id, StatusType::Active).await?;
+            return Ok(found_promoted(doc, now));
+        }
+        tools.delete(&user, id).await?;
+        info!(rotation.id = %doc.run, iam.user = %user, key.id = %id, "Deleted key {id} of {user}, which was never current");
+    }
+    if let Some(version) = pending {
+        take_off_pending(tools, &doc, &version).await?;
+    }
+    // Keys that appeared while this run was making one, and that nothing stored names.
+    let known = |id: &AccessKeyId| {
+        Some(id) == mine.as_ref()
+            || key::find(&doc.baseline.as_ref().map(|b| b.keys.clone()).unwrap_or_default(), id).is_some()
+    };
+    if doc.phase == Phase::Create && doc.suspects.is_empty() {
+        doc.suspects = keys
+            .iter()
+            .filter(|key| !known(&key.id))
+            .map(|key| Suspect { key: key.id.clone(), created: key.created, stored_by: None })
+            .collect();
+        if !doc.suspects.is_empty() {
+            doc.undoing = true;
+            doc.phase = Phase::Clear;
+            return Box::pin(crate::orphans::clear(tools, doc)).await;
+        }
+    }
+    Ok(finish(doc, now))
+}
+
+/// Ends a run that has undone all it did.
+pub(crate) fn finish(mut doc: Rotation, now: Timestamp) -> Rotation {
+    let why = doc.why.take().unwrap_or_else(|| caught(&doc));
+    let outcome = if doc.new.is_some() || doc.cleared > 0 { Outcome::RolledBack } else { Outcome::Blocked };
+    if doc.cleared > 0 {
+        doc.announce(now, NoticeKind::OrphanCleared);
+    }
+    doc.end(now, outcome, why);
+    doc
+}
+
+fn caught(doc: &Rotation) -> Why {
+    match &doc.error {
+        Some(error) => Why::new(
+            error.error.clone(),
+            format!("The new key was not promoted: {}.", error.message()),
+            "Mend what the message names, then start again.",
+        ),
+        None => Why::new("Undone", "The new key was not promoted.", "Start again."),
+    }
+}
+
+async fn take_off_pending(tools: &Tools<'_>, doc: &Rotation, version: &VersionId) -> Result<(), StepError> {
+    let reply = tools
+        .store
+        .update_secret_version_stage()
+        .secret_id(doc.secret()?.as_str())
+        .version_stage(PENDING)
+        .remove_from_version_id(version.as_str())
+        .send()
+        .await;
+    match reply.map_err(|error| StepError::from_sdk("secretsmanager:UpdateSecretVersionStage", &error)) {
+        // The label has moved on, or the secret is gone: nothing of ours is pending.
+        Err(error)
+            if !error.is_refused(&[
+                "InvalidParameterException",
+                "InvalidRequestException",
+                "ResourceNotFoundException",
+            ]) =>
+        {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,116 @@
+//! Runs beside each other, and runs that were stopped anywhere.
+
+use std::time::Duration;
+
+use keywheel::RunId;
+use keywheel::rotation::Outcome;
+use serde_json::json;
+use support::walker::Control;
+use support::world::{SECRET, World, hours, request};
+
+fn created(world: &World) -> usize {
+    let state = world.fake.state();
+    state.calls.iter().filter(|call| call.name == "iam:CreateAccessKey" && call.status == 200).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_runs_at_once_make_one_rotation() {
+    for races in [false, true] {
+        for delay in [0, 1, 500, 2_000, 3_500, 60_000, 3_600_000] {
+            let world = World::new();
+            world.consumer();
+            world.fake.state().options.limit_races = races;
+            let late = async {
+                tokio::time::sleep(Duration::from_millis(delay)).await;
+                world.run(request()).await
+            };
+            let (one, two) = tokio::join!(world.run(request()), late);
+            let outcomes = [one.outcome().unwrap(), two.outcome().unwrap()];
+            assert!(outcomes.contains(&Outcome::Completed), "races {races}, {delay} ms: {outcomes:?}");
+            let loser = if one.outcome() == Some(Outcome::Completed) { &two } else { &one };
+            assert!(
+                matches!(loser.outcome(), Some(Outcome::Blocked | Outcome::RolledBack)),
+                "races {races}, {delay} ms: {outcomes:?} {:?}",
+                loser.doc().why
+            );
+            world.assert_sound();
+            assert_eq!(world.keys().len(), 1, "races {races}, {delay} ms");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_beside_one_that_resumed_another_is_blocked() {
+    let world = World::new();
+    world.consumer();
+    let old = world.current_key();
+    world.fake.state().keep_using(&old, "s3", hours(1), hours(24 * 3));
+    world.run(json!({"secret": SECRET, "policy": {"max_overlap": "3d"}})).await.expect(Outcome::Held);
+    let work = async {
+        tokio::time::sleep(hours(2)).await;
+        world.run(request()).await.expect_blocked("RunInProgress");
+    };
+    world.beside(RunId::random(), request(), work).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_stopped_anywhere_is_finished_by_the_next() {
+    // Every state that an undisturbed run enters.
+    let world = World::new();
+    let states: Vec<String> =
+        world.run(request()).await.walk.states().iter().map(|&state| state.to_owned()).collect();
+    assert!(states.len() > 15);
+    for stop in &states {
+        let world = World::new();
+        world.consumer();
+        let stopped = world
+            .run_watched(RunId::random(), request(), &mut |state, _| {
+                if state == stop { Control::Stop } else { Control::Go }
+            })
+            .await;
+        assert_eq!(stopped.walk.status, "ABORTED");
+        tokio::time::sleep(hours(1)).await;
+        let before = created(&world);
+        let next = world.run(request()).await;
+        assert_eq!(next.outcome(), Some(Outcome::Completed), "stopped at {stop}: {:?}", next.doc().why);
+        assert!(before == 0 || created(&world) == before || world.keys().len() == 1, "stopped at {stop}");
+        assert_eq!(world.keys().len(), 1, "stopped at {stop}");
+        world.assert_sound();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphan_of_a_stopped_run_is_cleared_by_the_next() {
+    use support::faults::{Fault, Kind, Plan};
+    let world = World::new();
+    world.consumer();
+    world.fake.state().plan = Plan::new([Fault::on("iam:CreateAccessKey", Kind::LostAfter)]);
+    let stopped = world
+        .run_watched(RunId::random(), request(), &mut |state, _| {
+            if state == "AfterCreate" { Control::Stop } else { Control::Go }
+        })
+        .await;
+    assert_eq!((stopped.walk.status, world.keys().len()), ("ABORTED", 2));
+    world.run(request()).await.expect(Outcome::Completed);
+    assert_eq!(world.keys().len(), 1);
+    world.assert_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_step_may_run_twice() {
+    let world = World::new();
+    let states: Vec<String> =
+        world.run(request()).await.walk.states().iter().map(|&state| state.to_owned()).collect();
+    for twice in &states {
+        let world = World::new();
+        world.consumer();
+        let run = world
+            .run_watched(RunId::random(), request(), &mut |state, _| {
+                if state == twice { Control::Twice } else { Control::Go }
+            })
+            .await;
+        assert_eq!(run.outcome(), Some(Outcome::Completed), "{twice} twice: {:?}", run.doc().why);
+        assert_eq!((created(&world), world.keys().len()), (1, 1), "{twice} twice");
+        world.assert_sound();
+    }
+}

@@ -1,0 +1,235 @@
+//! IAM and STS: users, at most two keys each unless calls race, and consistency that comes late.
+
+use std::time::Duration;
+
+use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
+use serde_json::Value;
+
+use super::state::{Key, Maker, State, User};
+use super::wire::{Answer, Body, Request, refuse_with, tag};
+
+/// IAM notes one use per span of this length, the first one.
+const SPAN: i64 = 15 * 60;
+
+fn gone<T>(what: &str, name: &str) -> Result<T, super::Refusal> {
+    refuse_with(404, "NoSuchEntity", format!("The {what} with name {name} cannot be found."))
+}
+
+/// A time as IAM writes it: to the second.
+pub(super) fn second(at: Timestamp) -> Timestamp {
+    at.round(TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Trunc)).unwrap()
+}
+
+impl State {
+    pub(super) fn iam(&mut self, request: &Request) -> Answer {
+        let user = request.text("UserName");
+        if !user.is_empty() && !self.users.contains_key(user) {
+            return gone("user", user);
+        }
+        if matches!(request.action.as_str(), "CreateAccessKey" | "UpdateAccessKey" | "DeleteAccessKey")
+            && self.role_of(&request.signer).is_some()
+            && !self.users[user].tags.contains_key("keywheel:secret")
+        {
+            // The roles' policies allow writes on managed users only.
+            return super::denied(request);
+        }
+        match request.action.as_str() {
+            "GetUser" => Ok(Body::Xml(self.user_xml(&self.users[user]))),
+            "ListAccessKeys" => Ok(self.list(request)),
+            "CreateAccessKey" => self.create(request),
+            "UpdateAccessKey" => self.update(request),
+            "DeleteAccessKey" => self.delete(request),
+            "GetAccessKeyLastUsed" => self.last_used(request),
+            "TagUser" => Ok(self.tag_user(request)),
+            _ => self.unknown(request),
+        }
+    }
+
+    pub(super) fn sts(&mut self, request: &Request) -> Answer {
+        if request.action != "GetCallerIdentity" {
+            return self.unknown(request);
+        }
+        let (account, signer) = (self.account.clone(), request.signer.clone());
+        let (arn, id) = match self.role_of(&signer) {
+            Some(role) => {
+                let session = role.arn.replacen(":iam:", ":sts:", 1).replacen(":role/", ":assumed-role/", 1);
+                (format!("{session}/session"), "AROAFAKE:session".to_owned())
+            }
+            None => {
+                let Some((user, _)) = self.key(&signer) else { return gone("key", &signer) };
+                (self.user_arn(user), user.id.clone())
+            }
+        };
+        if self.role_of(&signer).is_none() {
+            self.key_mut(&signer).validated = true;
+        }
+        Ok(Body::Xml([tag("Arn", arn), tag("UserId", id), tag("Account", account)].concat()))
+    }
+
+    /// A user's ARN, its path included.
+    pub fn user_arn(&self, user: &User) -> String {
+        format!("arn:{}:iam::{}:user{}{}", self.partition, self.account, user.path, user.name)
+    }
+
+    fn user_xml(&self, user: &User) -> String {
+        let tags: String = user
+            .tags
+            .iter()
+            .map(|(name, value)| format!("<member>{}{}</member>", tag("Key", name), tag("Value", value)))
+            .collect();
+        format!(
+            "<User>{}{}{}{}{}<Tags>{tags}</Tags></User>",
+            tag("Path", &user.path),
+            tag("UserName", &user.name),
+            tag("UserId", &user.id),
+            tag("Arn", self.user_arn(user)),
+            tag("CreateDate", "2024-02-03T04:05:06Z"),
+        )
+    }
+
+    fn list(&self, request: &Request) -> Body {
+        let user = &self.users[request.text("UserName")];
+        let seen_at = self.ago(self.options.list_lag);
+        let keys: Vec<&Key> = user.keys.iter().filter(|key| key.exists_at(seen_at)).collect();
+        let from: usize = request.text("Marker").parse().unwrap_or(0);
+        let to = (from + self.options.page).min(keys.len());
+        let rows: String = keys[from.min(to)..to]
+            .iter()
+            .map(|key| {
+                let status = if key.active_at(seen_at) { "Active" } else { "Inactive" };
+                format!(
+                    "<member>{}{}{}{}</member>",
+                    tag("UserName", &user.name),
+                    tag("AccessKeyId", &key.id),
+                    tag("Status", status),
+                    tag("CreateDate", key.created)
+                )
+            })
+            .collect();
+        let more = to < keys.len();
+        let marker = if more { tag("Marker", to) } else { String::new() };
+        Body::Xml(format!(
+            "<AccessKeyMetadata>{rows}</AccessKeyMetadata>{}{marker}",
+            tag("IsTruncated", more)
+        ))
+    }
+
+    fn create(&mut self, request: &Request) -> Answer {
+        let user = request.text("UserName").to_owned();
+        let count = self.users[&user].keys.iter().filter(|key| key.exists()).count();
+        if count >= 2 && !self.options.limit_races {
+            return refuse_with(409, "LimitExceeded", "Cannot exceed quota for AccessKeysPerUser: 2");
+        }
+        let maker = request.run.map_or(Maker::Stranger, Maker::Run);
+        let id = self.add_key(&user, maker);
+        let key = self.key_mut(&id);
+        let row = [
+            tag("UserName", &user),
+            tag("AccessKeyId", &key.id),
+            tag("Status", "Active"),
+            tag("SecretAccessKey", &key.secret),
+            tag("CreateDate", key.created),
+        ];
+        Ok(Body::Xml(format!("<AccessKey>{}</AccessKey>", row.concat())))
+    }
+
+    /// Gives a user a new, Active key and tells its id.
+    pub fn add_key(&mut self, user: &str, maker: Maker) -> String {
+        let (id, secret, now) = (self.next_key_id("AKIA"), self.new_secret(), self.now());
+        self.users.get_mut(user).unwrap().keys.push(Key {
+            id: id.clone(),
+            secret,
+            maker,
+            created: second(now),
+            changes: vec![(now, true)],
+            deleted: None,
+            uses: Vec::new(),
+            validated: false,
+            was_current: false,
+        });
+        id
+    }
+
+    fn owns(&self, request: &Request) -> bool {
+        let (user, id) = (request.text("UserName"), request.text("AccessKeyId"));
+        self.users[user].keys.iter().any(|key| key.id == id && key.exists())
+    }
+
+    fn update(&mut self, request: &Request) -> Answer {
+        let id = request.text("AccessKeyId");
+        if !self.owns(request) {
+            return gone("Access Key", id);
+        }
+        let now = self.now();
+        self.key_mut(id).changes.push((now, request.text("Status") == "Active"));
+        Ok(Body::Xml(String::new()))
+    }
+
+    fn delete(&mut self, request: &Request) -> Answer {
+        let id = request.text("AccessKeyId");
+        if !self.owns(request) {
+            return gone("Access Key", id);
+        }
+        let now = self.now();
+        self.key_mut(id).deleted = Some(now);
+        Ok(Body::Xml(String::new()))
+    }
+
+    fn last_used(&self, request: &Request) -> Answer {
+        let id = request.text("AccessKeyId");
+        let Some((user, key)) = self.key(id).filter(|(_, key)| key.exists()) else {
+            return gone("Access Key", id);
+        };
+        let seen_until = self.ago(self.options.last_used_lag);
+        let seen = recorded(key).filter(|(at, _)| *at <= seen_until).max_by_key(|(at, _)| *at);
+        let (date, service, region) = match seen {
+            Some((at, service)) => (tag("LastUsedDate", second(at)), service, self.region.clone()),
+            None => (String::new(), "N/A".to_owned(), "N/A".to_owned()),
+        };
+        Ok(Body::Xml(format!(
+            "{}<AccessKeyLastUsed>{date}{}{}</AccessKeyLastUsed>",
+            tag("UserName", &user.name),
+            tag("ServiceName", service),
+            tag("Region", region)
+        )))
+    }
+
+    fn tag_user(&mut self, request: &Request) -> Body {
+        let user = self.users.get_mut(request.text("UserName")).unwrap();
+        for number in 1.. {
+            let field = |name: &str| {
+                request.params.get(format!("Tags.member.{number}.{name}")).and_then(Value::as_str)
+            };
+            let (Some(name), Some(value)) = (field("Key"), field("Value")) else { break };
+            user.tags.insert(name.to_owned(), value.to_owned());
+        }
+        Body::Xml(String::new())
+    }
+
+    /// Uses a key, now or at a time to come.
+    pub fn use_key(&mut self, id: &str, service: &str, at: Timestamp) {
+        self.key_mut(id).uses.push(super::Use { at, service: service.to_owned() });
+        self.trail_use(id, service, at);
+    }
+
+    /// Uses a key again and again, from now on for `long`.
+    pub fn keep_using(&mut self, id: &str, service: &str, every: Duration, long: Duration) {
+        let (mut at, end) = (self.now(), self.now() + SignedDuration::try_from(long).unwrap());
+        while at < end {
+            self.use_key(id, service, at);
+            at += SignedDuration::try_from(every).unwrap();
+        }
+    }
+}
+
+/// The uses that IAM notes: of each span the first. A key that is Inactive is refused, and that is no use.
+fn recorded(key: &Key) -> impl Iterator<Item = (Timestamp, String)> {
+    let mut uses: Vec<_> = key.uses.iter().filter(|once| key.active_at(once.at)).collect();
+    uses.sort_by_key(|once| once.at);
+    let mut span = None;
+    uses.into_iter().filter_map(move |once| {
+        let this = once.at.as_second() / SPAN;
+        let first = span.replace(this) != Some(this);
+        first.then(|| (once.at, once.service.clone()))
+    })
+}

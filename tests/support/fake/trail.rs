@@ -1,0 +1,131 @@
+//! `CloudTrail`: records of the calls that matter, which come late, and a lookup that pages.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::state::{State, TrailRecord};
+use super::wire::{Answer, Body, Request};
+
+/// What LookupEvents gives at most in one page.
+const PAGE: usize = 50;
+
+impl State {
+    /// Writes the record of a call that IAM answered, as `CloudTrail` does.
+    pub(super) fn leave_a_trail(&mut self, request: &Request, answer: &Answer) {
+        if request.service != "iam" {
+            return;
+        }
+        let identity = match self.role_of(&request.signer) {
+            Some(role) => {
+                let name = role.arn.rsplit_once('/').map_or("role", |(_, name)| name);
+                let session =
+                    format!("arn:{}:sts::{}:assumed-role/{name}/session", self.partition, self.account);
+                json!({"type": "AssumedRole", "arn": session, "accessKeyId": request.signer,
+                    "sessionContext": {"sessionIssuer": {"type": "Role", "arn": role.arn, "userName": name}}})
+            }
+            None => json!({"type": "IAMUser", "accessKeyId": request.signer}),
+        };
+        let response = match answer {
+            Ok(Body::Xml(text)) if request.action == "CreateAccessKey" => {
+                let id = text
+                    .split_once("<AccessKeyId>")
+                    .and_then(|(_, rest)| rest.split_once('<'))
+                    .map(|(id, _)| id);
+                json!({"accessKey": {"userName": request.text("UserName"), "accessKeyId": id, "status": "Active"}})
+            }
+            _ => Value::Null,
+        };
+        let record = json!({
+            "eventName": request.action,
+            "eventSource": "iam.amazonaws.com",
+            "awsRegion": "us-east-1",
+            "eventTime": self.now(),
+            "userAgent": request.agent,
+            "sourceIPAddress": "192.0.2.7",
+            "userIdentity": identity,
+            "requestParameters": {"userName": request.text("UserName")},
+            "responseElements": response,
+            "errorCode": answer.as_ref().err().map(|refusal| refusal.code.clone()),
+        });
+        let (at, name, key) = (self.now(), request.action.clone(), request.signer.clone());
+        self.trail.push(TrailRecord { at, name, key, record });
+    }
+
+    /// Writes the record of a key that somebody else made.
+    pub fn trail_made_by(&mut self, key: &str, identity: Value, agent: &str) {
+        let at = self.now();
+        let record = json!({
+            "eventName": "CreateAccessKey",
+            "eventSource": "iam.amazonaws.com",
+            "eventTime": at,
+            "userAgent": agent,
+            "sourceIPAddress": "198.51.100.9",
+            "userIdentity": identity,
+            "responseElements": {"accessKey": {"accessKeyId": key}},
+        });
+        self.trail.push(TrailRecord { at, name: "CreateAccessKey".into(), key: "person".into(), record });
+    }
+
+    pub(super) fn trail_use(&mut self, key: &str, service: &str, at: Timestamp) {
+        let record = json!({
+            "eventName": "Used",
+            "eventSource": format!("{service}.amazonaws.com"),
+            "awsRegion": self.region,
+            "eventTime": at,
+            "userAgent": "consumer/1.0",
+            "sourceIPAddress": "203.0.113.5",
+            "userIdentity": {"type": "IAMUser", "accessKeyId": key},
+        });
+        self.trail.push(TrailRecord { at, name: "Used".into(), key: key.to_owned(), record });
+    }
+
+    pub(super) fn cloudtrail(&mut self, request: &Request) -> Answer {
+        if request.action != "LookupEvents" {
+            return self.unknown(request);
+        }
+        let bound = |name: &str| request.params.get(name).and_then(Value::as_f64);
+        let (start, end) = (bound("StartTime"), bound("EndTime"));
+        let attribute = &request.params["LookupAttributes"][0];
+        let (what, wanted) =
+            (attribute["AttributeKey"].as_str(), attribute["AttributeValue"].as_str().unwrap_or_default());
+        let seen_until = self.ago(self.options.trail_delay);
+        let mut found: Vec<&TrailRecord> = self
+            .trail
+            .iter()
+            .filter(|event| event.at <= seen_until)
+            // IAM is global; its records are in one region only, whatever region asks.
+            .filter(|event| {
+                event.record["eventSource"] != "iam.amazonaws.com" || request.region == "us-east-1"
+            })
+            .filter(|event| match what {
+                Some("EventName") => event.name == wanted,
+                Some("AccessKeyId") => event.key == wanted,
+                _ => true,
+            })
+            .filter(|event| {
+                let at = event.at.as_duration().as_secs_f64();
+                start.is_none_or(|start| at >= start) && end.is_none_or(|end| at <= end)
+            })
+            .collect();
+        found.sort_by_key(|event| std::cmp::Reverse(event.at));
+        let from: usize = request.text("NextToken").parse().unwrap_or(0);
+        let to = (from + PAGE.min(self.options.page)).min(found.len());
+        let events: Vec<Value> = found[from.min(to)..to]
+            .iter()
+            .map(|event| {
+                json!({
+                    "EventId": format!("event-{}", event.at.as_millisecond()),
+                    "EventName": event.name,
+                    "EventTime": event.at.as_duration().as_secs_f64(),
+                    "AccessKeyId": event.key,
+                    "CloudTrailEvent": event.record.to_string(),
+                })
+            })
+            .collect();
+        let mut reply = json!({"Events": events});
+        if to < found.len() {
+            reply["NextToken"] = to.to_string().into();
+        }
+        Ok(Body::Json(reply))
+    }
+}

@@ -1,0 +1,111 @@
+//! The Lambdas, in this process: each with the credentials of its own role, each mortal.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use create_key::CreateKey;
+use deactivate_key::DeactivateKey;
+use delete_key::DeleteKey;
+use keywheel::{Context, Step, StepError, serve};
+use look::Look;
+use notify::{Channels, Notify};
+use promote_key::PromoteKey;
+use roll_back::RollBack;
+use serde_json::{Value, json};
+use tokio::sync::Notify as Signal;
+use validate_key::ValidateKey;
+
+use crate::fake::{Fake, INVOCATION, Invocation};
+
+/// Every function that the machines call.
+pub const NAMES: [&str; 8] = [
+    Look::NAME,
+    CreateKey::NAME,
+    ValidateKey::NAME,
+    PromoteKey::NAME,
+    DeactivateKey::NAME,
+    DeleteKey::NAME,
+    RollBack::NAME,
+    Notify::NAME,
+];
+
+/// The stage that the tests run in.
+pub const STAGE: &str = "test";
+
+/// How a task failed, in Step Functions' words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The error's name.
+    pub error: String,
+    /// Its cause.
+    pub cause: String,
+}
+
+/// The deployed functions.
+pub struct Functions {
+    fake: Fake,
+    context: Context,
+}
+
+static INVOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// The role that a function runs with.
+pub fn role(function: &str) -> String {
+    format!("keywheel-{STAGE}-{function}")
+}
+
+impl Functions {
+    /// The functions, calling this fake.
+    pub fn new(fake: &Fake) -> Self {
+        let clock = fake.state().clock.clone();
+        Self { fake: fake.clone(), context: Context { clock, stage: STAGE.into() } }
+    }
+
+    /// Invokes a function once. A fault may kill its process; all that it was about to do is then undone.
+    pub async fn invoke(&self, name: &str, payload: Value) -> Result<Value, Failure> {
+        let kill = Arc::new(Signal::new());
+        let number = INVOCATIONS.fetch_add(1, Ordering::Relaxed);
+        let invocation = Invocation { function: name.to_owned(), number, kill: Arc::clone(&kill) };
+        let result = tokio::select! {
+            biased;
+            () = kill.notified() => {
+                return Err(Failure {
+                    error: "Lambda.Unknown".into(),
+                    cause: "RequestId: fake Error: Runtime exited with error: signal: killed".into(),
+                });
+            }
+            result = INVOCATION.scope(invocation, Box::pin(self.dispatch(name, payload))) => result,
+        };
+        result.map_err(|error| Failure {
+            error: error.name().into(),
+            cause: json!({"errorType": error.name(), "errorMessage": error.to_string()}).to_string(),
+        })
+    }
+
+    async fn dispatch(&self, name: &str, payload: Value) -> Result<Value, StepError> {
+        let config = self.fake.config_of(&role(name));
+        let ctx = &self.context;
+        match name {
+            Look::NAME => serve::invoke(&Look::new(config), payload, ctx).await,
+            CreateKey::NAME => serve::invoke(&CreateKey::new(config), payload, ctx).await,
+            ValidateKey::NAME => serve::invoke(&ValidateKey::new(config), payload, ctx).await,
+            PromoteKey::NAME => serve::invoke(&PromoteKey::new(config), payload, ctx).await,
+            DeactivateKey::NAME => serve::invoke(&DeactivateKey::new(config), payload, ctx).await,
+            DeleteKey::NAME => serve::invoke(&DeleteKey::new(config), payload, ctx).await,
+            RollBack::NAME => {
+                let create_role = self.fake.role_arn(&role(CreateKey::NAME));
+                serve::invoke(&RollBack::new(config, create_role), payload, ctx).await
+            }
+            Notify::NAME => {
+                let channels = Channels { bus: "keywheel-test".into(), topic: self.topic() };
+                serve::invoke(&Notify::new(config, channels), payload, ctx).await
+            }
+            _ => panic!("no function is named {name}"),
+        }
+    }
+
+    fn topic(&self) -> String {
+        let state = self.fake.state();
+        format!("arn:{}:sns:{}:{}:keywheel-{STAGE}", state.partition, state.region, state.account)
+    }
+}

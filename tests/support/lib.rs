@@ -1,0 +1,18 @@
+//! What the tests of the whole system share: a fake AWS under the SDK's HTTP connector, a walker that runs
+//! the machines' own definitions in this process, faults to throw at both, and the promises to hold them to.
+//!
+//! Time is tokio's, paused: the fake, the walker and the steps follow one clock, and a wait of weeks is over
+//! at once.
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "only tests run this; a panic with its place is what a failed test should show"
+)]
+
+pub mod fake;
+pub mod faults;
+pub mod functions;
+pub mod invariants;
+pub mod logs;
+pub mod walker;
+pub mod world;

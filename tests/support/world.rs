@@ -1,0 +1,311 @@
+//! An account with one managed user, and runs on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use keywheel::clock::Clock;
+use keywheel::rotation::{Outcome, Rotation};
+use keywheel::{AccessKeyId, RunId};
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, Maker, Secret, State, User, Version, random_secret};
+use crate::functions::{Functions, STAGE};
+use crate::invariants;
+use crate::logs::Logs;
+use crate::walker::{Control, Walk, Walker};
+
+/// The managed user.
+pub const USER: &str = "svc-mail";
+/// The managed user's secret.
+pub const SECRET: &str = "app/mail";
+
+/// An account, the functions in it, and the machine that calls them.
+pub struct World {
+    /// The account.
+    pub fake: Fake,
+    /// The functions.
+    pub functions: Functions,
+    definition: Value,
+    logs: Logs,
+}
+
+/// One run and how it ended.
+#[derive(Debug)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// The walk.
+    pub walk: Walk,
+    /// The document at the end; `None` where the run was over before there was one.
+    pub doc: Option<Rotation>,
+}
+
+impl Run {
+    /// The document at the end.
+    pub fn doc(&self) -> &Rotation {
+        self.doc
+            .as_ref()
+            .unwrap_or_else(|| panic!("no document: {:?} {:?}", self.walk.error, self.walk.output))
+    }
+
+    /// How the run ended.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.doc.as_ref().and_then(|doc| doc.outcome)
+    }
+
+    /// The code of the reason that the run gave.
+    pub fn why(&self) -> &str {
+        self.doc().why.as_ref().map_or("", |why| why.code.as_str())
+    }
+
+    /// Fails the test unless the run succeeded with this outcome.
+    pub fn expect(&self, outcome: Outcome) -> &Self {
+        assert_eq!(
+            (self.walk.status, self.outcome()),
+            ("SUCCEEDED", Some(outcome)),
+            "why: {:?}\nerror: {:?}\nstates: {:?}",
+            self.doc.as_ref().and_then(|doc| doc.why.as_ref()),
+            self.walk.error,
+            self.walk.states()
+        );
+        self
+    }
+
+    /// Fails the test unless the run ended Blocked for this reason.
+    pub fn expect_blocked(&self, code: &str) -> &Self {
+        self.expect(Outcome::Blocked);
+        assert_eq!(self.why(), code, "{:?}", self.doc().why);
+        self
+    }
+
+    /// The new key's id.
+    pub fn new_key(&self) -> &AccessKeyId {
+        &self.doc().new.as_ref().unwrap().key
+    }
+}
+
+/// A file of the repository.
+pub fn repository_file(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The rotation machine.
+pub fn rotation_machine() -> Value {
+    serde_json::from_str(&repository_file("statemachine/rotation.asl.json")).unwrap()
+}
+
+/// The input that asks for nothing special.
+pub fn request() -> Value {
+    json!({"secret": SECRET})
+}
+
+/// So long from now, where the fake is.
+pub fn later(state: &State, duration: Duration) -> Timestamp {
+    state.now() + SignedDuration::try_from(duration).unwrap()
+}
+
+/// So many hours.
+pub const fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3600)
+}
+
+impl World {
+    /// A user whose one key is in its secret, beside a field of its owner's, and was used a moment ago. The switch is live.
+    pub fn new() -> Self {
+        let world = Self::without_value();
+        {
+            let mut state = world.fake.state();
+            let key = state.add_key(USER, Maker::Owner);
+            let at = state.ago(hours(1));
+            state.key_mut(&key).changes[0].0 = state.ago(hours(24 * 100));
+            state.key_mut(&key).created = state.ago(hours(24 * 100));
+            state.use_key(&key, "ses", at);
+            let text = world.value_of(&mut state, &key);
+            state.put_current(SECRET, &text);
+        }
+        world
+    }
+
+    /// A managed user without keys, whose secret has no value.
+    pub fn without_value() -> Self {
+        // A clock that does not begin on a full second: what rounds must round the right way.
+        let clock = Clock::starting_at("2026-01-05T09:30:00.250Z".parse().unwrap());
+        let fake = Fake::new(clock);
+        {
+            let mut state = fake.state();
+            let arn = format!(
+                "arn:{}:secretsmanager:{}:{}:secret:{SECRET}-AbCdEf",
+                state.partition, state.region, state.account
+            );
+            state.secrets.push(Secret {
+                name: SECRET.into(),
+                arn: arn.clone(),
+                tags: BTreeMap::from([("keywheel:user".into(), USER.into())]),
+                versions: Vec::new(),
+                deleted: None,
+                primary_region: None,
+            });
+            let user = User {
+                name: USER.into(),
+                path: "/apps/".into(),
+                id: "AIDAFAKEUSER00000001".into(),
+                tags: BTreeMap::from([("keywheel:secret".into(), arn)]),
+                keys: Vec::new(),
+            };
+            state.users.insert(USER.into(), user);
+            state.parameters.insert(format!("/keywheel/{STAGE}/mode"), "live".into());
+        }
+        let functions = Functions::new(&fake);
+        Self { fake, functions, definition: rotation_machine(), logs: Logs::listen() }
+    }
+
+    /// The value that a person would store for a key, with one more field that is nobody's business.
+    pub fn value_of(&self, state: &mut State, key: &str) -> String {
+        let password = state.new_secret();
+        let secret = state.key(key).unwrap().1.secret.clone();
+        json!({"Host": "mail.example", "UserName": USER, "AccessKeyId": key, "SecretAccessKey": secret, "Password": password, "Port": 587})
+            .to_string()
+    }
+
+    /// The ARN of the execution of that name.
+    pub fn arn(&self, run: RunId) -> String {
+        let state = self.fake.state();
+        format!(
+            "arn:{}:states:{}:{}:execution:keywheel-{STAGE}-rotation:{run}",
+            state.partition, state.region, state.account
+        )
+    }
+
+    /// Starts a run and waits for its end.
+    pub async fn run(&self, input: Value) -> Run {
+        self.run_watched(RunId::random(), input, &mut |_, _| Control::Go).await
+    }
+
+    /// Starts a run with that id; `at_door` sees each state before it is entered.
+    pub async fn run_watched(
+        &self,
+        id: RunId,
+        input: Value,
+        at_door: &mut dyn FnMut(&str, &Value) -> Control,
+    ) -> Run {
+        Run { id, ..self.run_named(&self.arn(id), input, at_door).await }
+    }
+
+    /// Starts an execution of any name.
+    pub async fn run_named(
+        &self,
+        arn: &str,
+        input: Value,
+        at_door: &mut dyn FnMut(&str, &Value) -> Control,
+    ) -> Run {
+        let walker = Walker::new(&self.definition, &self.functions, &self.fake, arn, at_door);
+        let walk = walker.walk(input).await;
+        let doc: Option<Rotation> = serde_json::from_value(walk.output.clone()).ok();
+        self.assert_promises();
+        Run { id: doc.as_ref().map_or_else(RunId::random, |doc| doc.run), walk, doc }
+    }
+
+    /// Does `work` while a run goes on beside it, and stops caring about the run when the work is done.
+    pub async fn beside<T>(&self, id: RunId, input: Value, work: impl Future<Output = T>) -> T {
+        let mut open = |_: &str, _: &Value| Control::Go;
+        let mut run = Box::pin(self.run_watched(id, input, &mut open));
+        let mut work = Box::pin(work);
+        let mut goes_on = true;
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut run, if goes_on => goes_on = false,
+                result = &mut work => return result,
+            }
+        }
+    }
+
+    /// Fails the test if a promise was broken so far, by a call, in the logs or in what was announced.
+    pub fn assert_promises(&self) {
+        let state = self.fake.state();
+        assert!(state.violations.is_empty(), "{:#?}", state.violations);
+        assert!(!invariants::finds_secret(&state, &self.logs.text()), "P4: the logs hold a secret");
+        let told = format!("{:?}{:?}{:?}", state.bus, state.topic, state.answers);
+        assert!(!invariants::finds_secret(&state, &told), "P4: a notice holds a secret");
+    }
+
+    /// Fails the test unless AWSCURRENT opens a working key and no key of ours is lost.
+    pub fn assert_sound(&self) {
+        let state = self.fake.state();
+        let current = state.secret(SECRET).current();
+        invariants::current_is_good(&state, current).unwrap();
+        assert_eq!(invariants::orphans(&state), Vec::<String>::new(), "orphans");
+        drop(state);
+        self.assert_promises();
+    }
+
+    /// The key that consumers use.
+    pub fn current_key(&self) -> String {
+        self.fake.state().secret(SECRET).current_key().unwrap()
+    }
+
+    /// The ids of the user's keys that exist.
+    pub fn keys(&self) -> BTreeSet<String> {
+        let state = self.fake.state();
+        state.users[USER].keys.iter().filter(|key| key.exists()).map(|key| key.id.clone()).collect()
+    }
+
+    /// The value of AWSCURRENT.
+    pub fn current_value(&self) -> Value {
+        self.fake.state().secret(SECRET).current().unwrap()
+    }
+
+    /// The version that carries a label.
+    pub fn labelled(&self, label: &str) -> Option<Version> {
+        self.fake.state().secret(SECRET).labelled(label).cloned()
+    }
+
+    /// Lets a consumer live on the secret from now on: it calls every half hour, and reads the value every
+    /// other time, as its cache of an hour allows. A refused call breaks P1 in the only way that counts.
+    pub fn consumer(&self) {
+        let fake = self.fake.clone();
+        tokio::spawn(async move {
+            let mut key = String::new();
+            for turn in 0_u32.. {
+                {
+                    let mut state = fake.state();
+                    if turn.is_multiple_of(2) {
+                        key = state.secret(SECRET).current_key().unwrap_or_default();
+                    }
+                    if let Some((_, known)) = state.key(&key) {
+                        if !known.is_active() && !state.watch.leaked.contains(&key) {
+                            let text =
+                                format!("P1: a consumer was refused with key {key} at {}", state.now());
+                            state.violations.push(text);
+                        }
+                        let now = state.now();
+                        state.use_key(&key, "ses", now);
+                    }
+                }
+                tokio::time::sleep(Duration::from_secs(1800)).await;
+            }
+        });
+    }
+
+    /// Turns the switch.
+    pub fn mode(&self, mode: &str) {
+        self.fake.state().parameters.insert(format!("/keywheel/{STAGE}/mode"), mode.into());
+    }
+
+    /// A task token that the fake's Step Functions waits on.
+    pub fn task_token(&self) -> String {
+        let token = random_secret();
+        self.fake.state().tokens.insert(token.clone());
+        token
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,122 @@
+//! The Lambdas' binaries: found, built and set out for the deployment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::error::{Error, Explain, Result};
+use crate::paths;
+
+/// The packages of all Lambdas: every crate of `functions/` that has a program.
+pub(crate) fn packages() -> Result<Vec<String>> {
+    let functions = paths::root().join("functions");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&functions).explain("reading functions/")? {
+        let dir = entry?.path();
+        if dir.join("src/main.rs").is_file()
+            && let Some(name) = dir.file_name().and_then(|name| name.to_str())
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Builds the Lambdas and puts them, stripped and named after their packages, into `dir`.
+pub(crate) async fn set_out(dir: &Path) -> Result<()> {
+    let packages = packages()?;
+    let built = build(&packages).await?;
+    paths::make(dir)?;
+    for package in &packages {
+        let binary =
+            built.get(package).ok_or_else(|| Error::from(format!("cargo built no program of {package}")))?;
+        place(binary, &dir.join(package)).await?;
+    }
+    Ok(())
+}
+
+/// Cargo, as it was called for this program.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(paths::root());
+    // What `cargo run` told us about the crate xtask would pass for a change of their settings with the build
+    // scripts that read the same names, and have half of the SDK built anew.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| text.starts_with(prefix)) {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
+}
+
+async fn build(packages: &[String]) -> Result<BTreeMap<String, PathBuf>> {
+    let mut cargo = cargo();
+    cargo.args(["build", "--message-format=json-render-diagnostics"]);
+    // Features are united over what is built together. With xtask among it they are the ones that xtask was
+    // built with a moment ago, and nothing is compiled a second time for the Lambdas.
+    for package in packages.iter().map(String::as_str).chain(["xtask"]) {
+        cargo.args(["--package", package]);
+    }
+    let child = cargo
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .spawn()
+        .explain("starting cargo")?;
+    let result = child.wait_with_output().await.explain("cargo build")?;
+    if !result.status.success() {
+        return Err("the Lambdas could not be built".into());
+    }
+    Ok(programs(&String::from_utf8_lossy(&result.stdout)))
+}
+
+/// The programs that cargo's messages name.
+fn programs(messages: &str) -> BTreeMap<String, PathBuf> {
+    let program = |line: &str| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let name = message.pointer("/target/name")?.as_str()?.to_owned();
+        Some((name, message.get("executable")?.as_str()?.into()))
+    };
+    messages.lines().filter_map(program).collect()
+}
+
+async fn place(binary: &Path, target: &Path) -> Result<()> {
+    let changed = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified()).ok();
+    if let (Some(source), Some(copy)) = (changed(binary), changed(target))
+        && copy > source
+    {
+        return Ok(());
+    }
+    // A smaller file is zipped, deployed and started sooner. Without the tool the file works as it is.
+    let stripped =
+        Command::new("strip").arg("-s").arg("-o").arg(target).arg(binary).stderr(Stdio::null()).status();
+    if !stripped.await.is_ok_and(|status| status.success()) {
+        std::fs::copy(binary, target).explain(format_args!("copying {}", binary.display()))?;
+    }
+    // The tool keeps the source's times on some systems; ours must be later than the build's.
+    std::fs::File::options().append(true).open(target)?.set_modified(std::time::SystemTime::now())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_read_from_cargos_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"name":"keywheel"},"executable":null}"#,
+            "\nnot json\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"look"},"executable":"/t/debug/look"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        assert_eq!(programs(messages), BTreeMap::from([("look".to_owned(), PathBuf::from("/t/debug/look"))]));
+    }
+}
