@@ -1,11 +1,11 @@
 //! The command line.
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use keywheel::policy::{PolicyOverride, Span};
+use keywheel::policy::{Policy, PolicyOverride, Span};
 use keywheel::rotation::Reason;
 use keywheel::switch::Mode;
 
-use crate::error::EXIT_CODES;
+use crate::error::{EXIT_CODES, Trouble};
 
 /// Rotates AWS IAM access keys without downtime.
 ///
@@ -96,8 +96,9 @@ Examples:
   keywheel rotate --user svc-mail --user svc-batch --secret app/search --wait
   keywheel rotate --user svc-mail --dry-run
   keywheel rotate --user svc-mail --reason leaked --wait
-  keywheel rotate --user svc-mail --overlap 30s --max-overlap 2m --quiet-window 10s --grace 30s --wait
-                                                    a rehearsal, for a test user
+
+A rehearsal, for a test user:
+  keywheel rotate --user test --overlap 30s --max-overlap 2m --quiet-window 10s --grace 30s --wait
 
 Without --wait the command ends once the runs are started. Ending it with Ctrl-C never ends a run."))]
 pub(crate) struct Rotate {
@@ -159,14 +160,20 @@ pub(crate) struct Durations {
 }
 
 impl Durations {
-    /// The part of the run's policy that these set.
-    pub(crate) fn wish(&self) -> PolicyOverride {
-        PolicyOverride {
+    /// The part of the run's policy that these set, unless they contradict each other.
+    pub(crate) fn checked(&self) -> Result<PolicyOverride, Trouble> {
+        let wish = PolicyOverride {
             overlap: self.overlap,
             max_overlap: self.max_overlap,
             quiet_window: self.quiet_window,
             grace: self.grace,
             ..PolicyOverride::default()
+        };
+        match Policy::default().with(&wish) {
+            Ok(_) => Ok(wish),
+            Err(why) => {
+                Err(Trouble::new(format!("{why}."), "Make --max-overlap at least as long as --overlap."))
+            }
         }
     }
 }
@@ -232,6 +239,8 @@ pub(crate) struct Rollback {
     /// Follow the run to its end
     #[arg(long, short)]
     pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) durations: Durations,
 }
 
 #[derive(Debug, Args)]

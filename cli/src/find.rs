@@ -1,8 +1,9 @@
 //! Which run is a user's run.
 //!
-//! The version that AWSCURRENT or AWSPENDING names carries its run's id. A later run, which took over or turned
-//! back, writes no version, so executions are looked through as well: all that run, and of those that have ended
-//! the ones started later, the latest first, up to a limit that is told when it is reached.
+//! The version that AWSCURRENT or AWSPENDING names carries its run's id, and a run that took over leaves a label
+//! with its own. A run that turned back, or was blocked, leaves neither, so executions are looked through as well:
+//! all that run, and of those that have ended the ones started later, the latest first, up to a limit that is
+//! told when it is reached.
 
 use aws_sdk_sfn::types::ExecutionStatus;
 use facts::secrets::{CURRENT, PENDING, Secret};
@@ -45,16 +46,17 @@ pub(crate) async fn of(place: &Place, secret: &Secret) -> Result<Found> {
     choose(place, known, partial).await
 }
 
-/// The runs that versions of the secret name.
+/// The runs that the secret names: by the id of a version, or by the label of one that took over.
 pub(crate) async fn by_version(place: &Place, secret: &Secret) -> Result<Vec<Run>> {
-    let mut runs: Vec<Run> = Vec::new();
-    for label in [CURRENT, PENDING] {
-        let Some(version) = secret.labelled(label) else { continue };
-        let ours = version.as_str().parse::<RunId>().is_ok();
-        if ours
-            && runs.iter().all(|run| run.id != version.as_str())
-            && let Some(run) = run::describe(place, version.as_str()).await?
-            // Whoever may write a secret may choose its versions' ids.
+    let labelled = [CURRENT, PENDING].iter().filter_map(|label| secret.labelled(label));
+    let mut ids: Vec<RunId> = labelled.filter_map(|version| version.as_str().parse().ok()).collect();
+    ids.extend(secret.claims().into_iter().map(|(_, run)| run));
+    ids.sort_unstable();
+    ids.dedup();
+    let mut runs = Vec::new();
+    for id in ids {
+        // Whoever may write a secret may choose its versions' ids and labels.
+        if let Some(run) = run::describe(place, &id.to_string()).await?
             && run.names(&secret.arn, &secret.name)
         {
             runs.push(run);

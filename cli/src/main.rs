@@ -5,6 +5,7 @@ mod enroll;
 mod error;
 mod find;
 mod follow;
+mod keys;
 mod managed;
 mod mode;
 mod names;

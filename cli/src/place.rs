@@ -44,11 +44,10 @@ impl Place {
             names::region(&region)?;
         }
         credentials_exist(&config, common.profile.as_deref()).await?;
-        let caller = aws_sdk_sts::Client::new(&config)
-            .get_caller_identity()
-            .send()
-            .await
-            .map_err(|error| StepError::from_sdk("sts:GetCallerIdentity", &error))?;
+        let caller =
+            aws_sdk_sts::Client::new(&config).get_caller_identity().send().await.map_err(|error| {
+                nobody_answers(StepError::from_sdk("sts:GetCallerIdentity", &error), endpoint.as_deref())
+            })?;
         let arn = caller.arn().unwrap_or_default();
         let (Some(partition), Some(account)) = (arn.split(':').nth(1), caller.account()) else {
             return Err(Trouble::new("sts:GetCallerIdentity named no account.", "Check the endpoint."));
@@ -136,6 +135,17 @@ async fn config(common: &Common) -> SdkConfig {
         loader = loader.app_name(name);
     }
     loader.load().await
+}
+
+/// Nothing at a loopback address means a local cloud that does not run.
+fn nobody_answers(error: StepError, endpoint: Option<&str>) -> Trouble {
+    match endpoint.filter(|url| is_loopback(url)) {
+        Some(url) if error.code() == Some("ConnectionFailed") => Trouble::new(
+            format!("Nothing answers at {url}: the local cloud does not run."),
+            "`cargo xtask local up` starts it, then read .local-cloud/env anew; without AWS_ENDPOINT_URL the command works in AWS.",
+        ),
+        _ => error.into(),
+    }
 }
 
 /// Asks for credentials before the first call, since a call without any fails as if the network had.

@@ -1,12 +1,12 @@
 //! `keywheel rollback`: turns the last promotion back.
 
-use facts::secrets::PENDING;
-use keywheel::rotation::Request;
+use keywheel::rotation::{Reason, Request};
 
 use crate::args::Rollback;
 use crate::error::{Exit, Result, Trouble};
 use crate::follow::{self, Followed};
-use crate::managed::{self, KeyRow, Label, Managed};
+use crate::keys::{self, KeyRow, Label};
+use crate::managed::{self, Managed};
 use crate::output::Out;
 use crate::place::Place;
 use crate::run::{self, Run};
@@ -16,10 +16,18 @@ use crate::{find, rotate};
 pub(crate) async fn run(place: &Place, out: &Out, args: &Rollback) -> Result<Exit> {
     out.note(&place.line());
     let managed = managed::by_user(place, &args.user).await?;
-    let (keys, remarks) = managed::keys(place, &managed).await?;
+    let (keys, remarks) = keys::all(place, &managed).await?;
     out.notes(&remarks);
-    let found = find::of(place, &managed.secret).await?;
-    let under_way = found.run.as_ref().filter(|run| run.is_under_way());
+    // Whoever rolls back is in a hurry, and the machine looks for itself: runs that cannot be read stop nobody.
+    let run = match find::of(place, &managed.secret).await {
+        Ok(found) => found.run,
+        Err(trouble) => {
+            out.note(&format!("The runs could not be read here: {trouble}"));
+            None
+        }
+    };
+    refuse_leaked(&managed, run.as_ref())?;
+    let under_way = run.as_ref().filter(|run| run.is_under_way());
     refuse_unpromoted(&managed, under_way)?;
     let words = explain(&managed, &keys, under_way, !remarks.is_empty())?;
     out.notes(&words);
@@ -27,8 +35,8 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &Rollback) -> Result<Exi
     out.confirm("Turn the promotion back?", args.yes)?;
     let request = Request {
         secret: managed.secret.arn.as_str().to_owned(),
-        reason: keywheel::rotation::Reason::Manual,
-        policy: keywheel::policy::PolicyOverride::default(),
+        reason: Reason::Manual,
+        policy: args.durations.checked()?,
         dry_run: false,
         roll_back: true,
         on_promoted: None,
@@ -41,6 +49,23 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &Rollback) -> Result<Exi
     Ok(Exit::Done)
 }
 
+/// A leaked key must not come back into service.
+fn refuse_leaked(managed: &Managed, run: Option<&Run>) -> Result<()> {
+    let document = run.and_then(|run| run.document.as_ref());
+    let Some(document) = document.filter(|document| document.request.reason == Reason::Leaked) else {
+        return Ok(());
+    };
+    let old = document.old.as_ref().map_or("the old key", |old| old.key.as_str());
+    Err(Trouble::new(
+        format!(
+            "Run {} replaced {old} of {} because it leaked: a rollback would put it back into service.",
+            document.run,
+            managed.name()
+        ),
+        "Repair what does not work with the new key; the leaked one stays Inactive, as evidence.",
+    ))
+}
+
 /// A run that is about to promote would promote after the rollback: it must not be raced.
 fn refuse_unpromoted(managed: &Managed, under_way: Option<&Run>) -> Result<()> {
     let Some(run) = under_way else { return Ok(()) };
@@ -51,9 +76,7 @@ fn refuse_unpromoted(managed: &Managed, under_way: Option<&Run>) -> Result<()> {
             format!("`keywheel status --user {}` shows where it is.", managed.name()),
         ));
     }
-    let pending = managed.secret.labelled(PENDING).is_some_and(|version| version.as_str() == run.id);
-    let promoted = run.document.as_ref().is_some_and(|document| document.promoted_at.is_some());
-    if promoted || (run.document.is_none() && !pending) {
+    if run.document.as_ref().is_some_and(|document| document.promoted_at.is_some()) {
         return Ok(());
     }
     Err(Trouble::new(
@@ -105,7 +128,11 @@ fn explain(managed: &Managed, keys: &[KeyRow], under_way: Option<&Run>, unsure: 
         }
     }
     if let Some(run) = under_way {
-        words.push(format!("{user}: run {} is under way and is stopped first.", run.id));
+        let claims = managed.secret.claims();
+        let named = managed.secret.versions.contains_key(&run.id)
+            || claims.iter().any(|(_, claimant)| claimant.to_string() == run.id);
+        let end = if named { "is stopped first" } else { "ends itself when it finds the secret changed" };
+        words.push(format!("{user}: run {} is under way and {end}.", run.id));
     }
     Ok(words)
 }
@@ -133,7 +160,11 @@ mod tests {
         let words = explain(&managed(), &keys, Some(&under_way), false).unwrap().join("\n");
         assert!(words.contains("AKIAOOOOOOOOOOOOOOOO is Inactive and will be made Active again"), "{words}");
         assert!(words.contains("AKIANNNNNNNNNNNNNNNN is then superseded"), "{words}");
-        assert!(words.contains(&under_way.id), "{words}");
+        assert!(words.contains(&under_way.id) && words.contains("ends itself"), "{words}");
+        let mut managed = managed();
+        managed.secret.versions.insert(under_way.id.clone(), Vec::new());
+        let words = explain(&managed, &keys, Some(&under_way), false).unwrap().join("\n");
+        assert!(words.contains("is stopped first"), "{words}");
     }
 
     #[test]
@@ -141,6 +172,15 @@ mod tests {
         let keys = [row("AKIANNNNNNNNNNNNNNNN", KeyStatus::Active, Label::Current)];
         assert!(explain(&managed(), &keys, None, false).unwrap_err().text.contains("nothing to roll back"));
         assert!(explain(&managed(), &keys, None, true).is_ok());
+    }
+
+    #[test]
+    fn a_leaked_key_does_not_come_back() {
+        let mut last = run(ExecutionStatus::Running, Some(document()));
+        assert!(refuse_leaked(&managed(), Some(&last)).is_ok());
+        last.document.as_mut().unwrap().request.reason = Reason::Leaked;
+        assert!(refuse_leaked(&managed(), Some(&last)).unwrap_err().text.contains("leaked"));
+        assert!(refuse_leaked(&managed(), None).is_ok());
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! `keywheel rotate`: starts one run for each user, and follows them where that is asked for.
 
-use keywheel::policy::Policy;
+use keywheel::policy::PolicyOverride;
 use keywheel::rotation::Request;
 
 use crate::args::Rotate;
-use crate::error::{Exit, Result, Trouble};
+use crate::error::{Exit, Result};
 use crate::follow::{self, Followed};
 use crate::managed::{self, Managed};
 use crate::output::Out;
@@ -15,10 +15,7 @@ use crate::switches::Switches;
 /// Runs the command. A name that leads nowhere is reported, and stops no other.
 pub(crate) async fn run(place: &Place, out: &Out, args: &Rotate) -> Result<Exit> {
     out.note(&place.line());
-    let policy = args.durations.wish();
-    Policy::default().with(&policy).map_err(|why| {
-        Trouble::new(format!("{why}."), "Make --max-overlap at least as long as --overlap.")
-    })?;
+    let policy = args.durations.checked()?;
     caution(place, out, args.dry_run).await;
     let mut worst = Exit::Done;
     let mut started: Vec<Followed> = Vec::new();
@@ -37,7 +34,7 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &Rotate) -> Result<Exit>
                 ));
                 continue;
             }
-            Ok(managed) => start(place, &managed, args).await,
+            Ok(managed) => start(place, &managed, args, &policy).await,
             Err(trouble) => Err(trouble),
         };
         match run {
@@ -57,11 +54,11 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &Rotate) -> Result<Exit>
     Ok(worst)
 }
 
-async fn start(place: &Place, managed: &Managed, args: &Rotate) -> Result<Followed> {
+async fn start(place: &Place, managed: &Managed, args: &Rotate, policy: &PolicyOverride) -> Result<Followed> {
     let request = Request {
         secret: managed.secret.arn.as_str().to_owned(),
         reason: args.reason.into(),
-        policy: args.durations.wish(),
+        policy: policy.clone(),
         dry_run: args.dry_run,
         roll_back: false,
         on_promoted: None,

@@ -61,6 +61,7 @@ impl Run {
     pub(crate) fn word(&self) -> &'static str {
         match (self.end(), &self.status) {
             (None, _) => "Running",
+            (Some(End::Outcome(Outcome::Blocked)), _) if self.answered_dry() => "DryRun",
             (Some(End::Outcome(outcome)), _) => outcome.name(),
             (_, ExecutionStatus::Aborted) => "Aborted",
             (_, ExecutionStatus::TimedOut) => "TimedOut",
@@ -70,22 +71,21 @@ impl Run {
 
     /// The exit code for a run that has ended: 0 where what was asked for has happened.
     pub(crate) fn exit(&self) -> Exit {
-        let asked = self.request.as_ref();
-        let code =
-            self.document.as_ref().and_then(|document| document.why.as_ref()).map(|why| why.code.as_str());
+        let turned_back = self.request.as_ref().is_some_and(|asked| asked.roll_back);
         match self.end() {
             None => Exit::Done,
-            Some(End::Outcome(Outcome::RolledBack)) if asked.is_some_and(|asked| asked.roll_back) => {
-                Exit::Done
-            }
-            Some(End::Outcome(Outcome::Blocked))
-                if asked.is_some_and(|asked| asked.dry_run) && code == Some("DryRun") =>
-            {
-                Exit::Done
-            }
+            Some(End::Outcome(Outcome::RolledBack)) if turned_back => Exit::Done,
+            Some(End::Outcome(Outcome::Blocked)) if self.answered_dry() => Exit::Done,
             Some(End::Outcome(outcome)) => Exit::of(outcome),
             Some(End::Broken) => Exit::Failed,
         }
+    }
+
+    /// Whether the run was asked only to say what it would do, and said so.
+    fn answered_dry(&self) -> bool {
+        let why = self.document.as_ref().and_then(|document| document.why.as_ref());
+        self.request.as_ref().is_some_and(|asked| asked.dry_run)
+            && why.is_some_and(|why| why.code == "DryRun")
     }
 
     /// Whether the run works on this secret.

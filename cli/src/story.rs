@@ -64,6 +64,15 @@ fn under_way(run: &Run, document: &Rotation, user: &str) -> Story {
         Phase::Promote => {
             ("promoting", format!("AWSCURRENT moves to key {new}."), entered, None, String::new())
         }
+        Phase::TakeOver => (
+            "taking over",
+            format!(
+                "The run takes over key {new} and the superseded key {old} where an ended run left them."
+            ),
+            entered,
+            None,
+            String::new(),
+        ),
         Phase::Overlap => match shut {
             Some(shut) => (
                 "gate",
@@ -235,6 +244,7 @@ mod tests {
             Phase::Create,
             Phase::Validate,
             Phase::Promote,
+            Phase::TakeOver,
             Phase::Overlap,
             Phase::Grace,
             Phase::Clear,

@@ -42,7 +42,7 @@ async fn a_key_that_is_used_late_is_waited_for() {
 async fn a_use_within_the_settling_time_is_no_late_use() {
     let world = World::new();
     world.consumer();
-    straggler(&world, Duration::from_secs(60 * 60));
+    straggler(&world, Duration::from_hours(1));
     let run = world.run(request()).await;
     run.expect(Outcome::Completed);
     assert!(!run.walk.states().contains(&"NotifyStillInUse"));

@@ -172,7 +172,7 @@ async fn a_superseded_key_that_its_owner_keeps() {
     world.fake.state().keep_using(
         &old,
         "s3",
-        std::time::Duration::from_secs(3600),
+        std::time::Duration::from_hours(1),
         support::world::hours(24 * 20),
     );
     world.run(request()).await.expect(Outcome::Held);

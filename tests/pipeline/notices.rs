@@ -138,7 +138,7 @@ async fn a_waiting_fleet_is_answered_when_the_new_key_is_current() {
     let run = world
         .run_watched(RunId::random(), input, &mut |state, _| {
             if state == "Overlap" && answered_at.is_none() {
-                answered_at = world.fake.state().answers.get(&token).map(|answers| answers.len());
+                answered_at = world.fake.state().answers.get(&token).map(std::vec::Vec::len);
             }
             Control::Go
         })

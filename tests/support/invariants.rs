@@ -30,7 +30,7 @@ impl Default for Watch {
     fn default() -> Self {
         Self {
             leaked: BTreeSet::new(),
-            grace: Duration::from_secs(7 * 24 * 3600),
+            grace: Duration::from_hours(168),
             good: BTreeSet::new(),
             retired: BTreeSet::new(),
             current: BTreeSet::new(),

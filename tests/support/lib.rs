@@ -14,5 +14,6 @@ pub mod faults;
 pub mod functions;
 pub mod invariants;
 pub mod logs;
+pub mod repository;
 pub mod walker;
 pub mod world;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::path::Path;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -87,15 +86,9 @@ impl Run {
     }
 }
 
-/// A file of the repository.
-pub fn repository_file(path: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
 /// The rotation machine.
 pub fn rotation_machine() -> Value {
-    serde_json::from_str(&repository_file("statemachine/rotation.asl.json")).unwrap()
+    serde_json::from_str(&crate::repository::text("statemachine/rotation.asl.json")).unwrap()
 }
 
 /// The input that asks for nothing special.
@@ -286,7 +279,7 @@ impl World {
                         state.use_key(&key, "ses", now);
                     }
                 }
-                tokio::time::sleep(Duration::from_secs(1800)).await;
+                tokio::time::sleep(Duration::from_mins(30)).await;
             }
         });
     }

@@ -93,14 +93,17 @@ async fn place(binary: &Path, target: &Path) -> Result<()> {
     {
         return Ok(());
     }
-    // A smaller file is zipped, deployed and started sooner. Without the tool the file works as it is.
+    // Made beside it and put in its place at once: another task may be deploying from this directory. A smaller
+    // file is zipped, deployed and started sooner; without the tool the file works as it is.
+    let new = target.with_extension(std::process::id().to_string());
     let stripped =
-        Command::new("strip").arg("-s").arg("-o").arg(target).arg(binary).stderr(Stdio::null()).status();
+        Command::new("strip").arg("-s").arg("-o").arg(&new).arg(binary).stderr(Stdio::null()).status();
     if !stripped.await.is_ok_and(|status| status.success()) {
-        std::fs::copy(binary, target).explain(format_args!("copying {}", binary.display()))?;
+        std::fs::copy(binary, &new).explain(format_args!("copying {}", binary.display()))?;
     }
     // The tool keeps the source's times on some systems; ours must be later than the build's.
-    std::fs::File::options().append(true).open(target)?.set_modified(std::time::SystemTime::now())?;
+    std::fs::File::options().append(true).open(&new)?.set_modified(std::time::SystemTime::now())?;
+    std::fs::rename(&new, target).explain(format_args!("placing {}", target.display()))?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::args::Enroll;
 use crate::error::{Exit, Result, Trouble};
+use crate::keys;
 use crate::managed::{self, Managed};
 use crate::output::{Out, table};
 use crate::place::Place;
@@ -27,7 +28,7 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &Enroll) -> Result<Exit>
     let name = user.facts.name.clone();
     let rivals = facts::secrets::rivals(&place.secrets(secret.arn.region()), &name, &secret.arn).await?;
     let keys = facts::iam::keys(&place.iam(), &name).await?;
-    let held = managed::held(place, &secret, &name, CURRENT).await;
+    let held = keys::held(place, &secret, &name, CURRENT).await;
     let known = Known {
         user: &user,
         secret: &secret,
@@ -44,7 +45,9 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &Enroll) -> Result<Exit>
     } else {
         out.confirm("Set these tags?", args.yes)?;
         apply(place, &managed, &plan).await?;
-        out.line(&format!("{name} is managed. `keywheel rotate --user {name}` starts its first rotation."));
+        out.line(&format!(
+            "The tags are set: {name} is managed. `keywheel rotate --user {name}` starts a run."
+        ));
     }
     out.json(&json!({
         "user": name,

@@ -6,7 +6,7 @@ use keywheel::key::KeyFacts;
 use keywheel::{AccessKeyId, SecretArn};
 
 use crate::error::{Result, Trouble};
-use crate::managed::Held;
+use crate::keys::Held;
 
 /// What is known before anything is changed.
 #[derive(Debug, Clone)]

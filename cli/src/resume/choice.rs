@@ -5,7 +5,7 @@ use keywheel::rotation::{Reason, Request};
 use keywheel::{AccessKeyId, Outcome, Rotation};
 
 use crate::error::{Result, Trouble};
-use crate::managed::{KeyRow, Label};
+use crate::keys::{KeyRow, Label};
 use crate::run::{End, Run};
 
 /// A person's decision.

@@ -5,6 +5,7 @@ mod choice;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use aws_sdk_sfn::types::ExecutionStatus;
 use facts::iam::{TAG_KEEP, TAG_RETIRE};
 use jiff::Timestamp;
 use keywheel::clock::after;
@@ -16,6 +17,7 @@ use serde_json::json;
 use crate::args::Resume;
 use crate::error::{Exit, Result, Trouble};
 use crate::follow::{self, Followed};
+use crate::keys;
 use crate::managed::{self, Managed};
 use crate::output::{Out, table};
 use crate::place::Place;
@@ -34,11 +36,14 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &Resume) -> Result<Exit>
     let user = managed.name();
     let found = find::of(place, &managed.secret).await?;
     let stopped = choice::stopped(found.run.as_ref(), user)?;
-    let (keys, remarks) = managed::keys(place, &managed).await?;
+    let (keys, remarks) = keys::all(place, &managed).await?;
     out.notes(&remarks);
     choice::still_open(&stopped, &keys, managed.user.keep.as_ref(), decision, user)?;
     let story = story::tell(stopped.run, user);
     out.note(&format!("Run {} of {user}: {}. {}", stopped.run.id, stopped.run.word(), story.what));
+    if stopped.run.status == ExecutionStatus::Running {
+        out.note("Its last notice is still being sent: until that has ended, a new run may be Blocked.");
+    }
     let callers = late_callers(place, out, &stopped).await;
     match choice::policy(stopped.document, decision) {
         None => keep(place, out, &managed, &stopped, &callers).await,

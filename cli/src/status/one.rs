@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::merged;
 use crate::error::{Exit, Result};
 use crate::find::{self, Found};
-use crate::managed::{self, KeyRow, Managed};
+use crate::keys::{self, KeyRow};
+use crate::managed::{self, Managed};
 use crate::output::{Out, table};
 use crate::place::Place;
 use crate::run::{End, Run};
@@ -18,7 +19,7 @@ use crate::{ruler, time};
 /// Shows it. What could not be read is said, and makes the exit code 1.
 pub(super) async fn show(place: &Place, out: &Out, head: &Value, typed: &str) -> Result<Exit> {
     let managed = managed::by_user(place, typed).await?;
-    let (keys, mut remarks) = managed::keys(place, &managed).await?;
+    let (keys, mut remarks) = keys::all(place, &managed).await?;
     let (found, exit) = match find::of(place, &managed.secret).await {
         Ok(found) => (found, Exit::Done),
         Err(trouble) => {
@@ -161,7 +162,7 @@ fn last_use(last: Option<&LastUse>, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::managed::Label;
+    use crate::keys::Label;
     use keywheel::key::{KeyFacts, KeyStatus};
 
     #[test]

@@ -86,7 +86,7 @@ impl Step for DeactivateKey {
             Gate::AlreadyInactive => inactive(&mut doc, &old.key, now),
             Gate::Gone => {
                 let text = format!("The old key {} of {user} is gone already.", old.key);
-                doc.end(now, Outcome::Completed, Why::new("OldKeyGone", text, ""));
+                doc.old_key_gone(now, "OldKeyGone", text);
             }
             Gate::StandDown => doc.stand_down(now, facts.current.as_ref()),
             Gate::Wait(until, shut) => {

@@ -107,5 +107,5 @@ fn completed(doc: &mut Rotation, now: jiff::Timestamp) {
         (Some(old), Some(new)) => format!("Key {} replaced key {}, which is gone.", new.key, old.key),
         _ => "The old key is gone.".to_owned(),
     };
-    doc.end(now, Outcome::Completed, Why::new("Completed", text, ""));
+    doc.old_key_gone(now, "Completed", text);
 }

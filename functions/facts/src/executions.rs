@@ -3,8 +3,8 @@
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::types::ExecutionStatus;
 use keywheel::decide::entry::RunState;
-use keywheel::rotation::Request;
-use keywheel::{RunId, SecretArn, StepError, VersionId};
+use keywheel::rotation::{Reason, Request};
+use keywheel::{RunId, SecretArn, StepError};
 
 /// The ARN of another execution of the machine that `execution` belongs to.
 pub fn sibling(execution: &str, run: RunId) -> Option<String> {
@@ -12,15 +12,35 @@ pub fn sibling(execution: &str, run: RunId) -> Option<String> {
     Some(format!("{machine}:{run}"))
 }
 
-/// The run that a version's id names. A version whose id is no run of this machine, or whose run worked on
-/// another secret, is not ours: whoever may write a secret may choose its versions' ids.
-pub async fn run_of(
+/// The run among `runs` that is at work on the secret, else one that was. A run that is no execution of this
+/// machine, or worked on another secret, is not ours: whoever may write a secret may choose the ids
+/// and labels of its versions.
+pub async fn at_work(
     sfn: &Client,
     execution: &str,
-    version: &VersionId,
+    runs: &[RunId],
     secret: (&SecretArn, &str),
 ) -> Result<RunState, StepError> {
-    let Ok(run) = version.as_str().parse::<RunId>() else { return Ok(RunState::NotOurs) };
+    let mut found = RunState::NotOurs;
+    for run in runs {
+        match state_of(sfn, execution, *run, secret).await? {
+            RunState::NotOurs => {}
+            running @ RunState::Running(_) => return Ok(running),
+            // That a key leaked outweighs that it was superseded as well.
+            ended if !matches!(found, RunState::EndedLeaked(_)) => found = ended,
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// What one run is to a secret.
+pub async fn state_of(
+    sfn: &Client,
+    execution: &str,
+    run: RunId,
+    secret: (&SecretArn, &str),
+) -> Result<RunState, StepError> {
     let Some(arn) = sibling(execution, run) else { return Ok(RunState::NotOurs) };
     if arn == execution {
         // This very run, started anew by a retry of its first step.
@@ -36,11 +56,12 @@ pub async fn run_of(
     };
     let (secret, name) = secret;
     let asked: Option<Request> = reply.input().and_then(|input| serde_json::from_str(input).ok());
-    if !asked.is_some_and(|asked| names(&asked.secret, secret, name)) {
+    let Some(asked) = asked.filter(|asked| names(&asked.secret, secret, name)) else {
         return Ok(RunState::NotOurs);
-    }
+    };
     Ok(match reply.status() {
         ExecutionStatus::Running | ExecutionStatus::PendingRedrive => RunState::Running(run),
+        _ if asked.reason == Reason::Leaked => RunState::EndedLeaked(run),
         _ => RunState::Ended(run),
     })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType};
-use keywheel::{SecretArn, StepError, UserName, VersionId};
+use keywheel::{RunId, SecretArn, StepError, UserName, VersionId};
 
 /// The secret's tag that names its user.
 pub const TAG_USER: &str = "keywheel:user";
@@ -38,6 +38,26 @@ impl Secret {
     pub fn labelled(&self, label: &str) -> Option<VersionId> {
         let labels = |labels: &Vec<String>| labels.iter().any(|has| has == label);
         self.versions.iter().find(|(_, has)| labels(has)).and_then(|(id, _)| id.parse().ok())
+    }
+
+    /// The runs that took work on this secret over, with the versions they work on.
+    pub fn claims(&self) -> Vec<(VersionId, RunId)> {
+        let of = |(id, labels): (&String, &Vec<String>)| -> Vec<(VersionId, RunId)> {
+            let Ok(version) = id.parse::<VersionId>() else { return Vec::new() };
+            labels
+                .iter()
+                .filter_map(|label| RunId::from_label(label))
+                .map(|run| (version.clone(), run))
+                .collect()
+        };
+        self.versions.iter().flat_map(of).collect()
+    }
+
+    /// The runs that may be at work on `version`: the one that wrote it, and those that took it over.
+    pub fn runs_on(&self, version: &VersionId) -> Vec<RunId> {
+        let wrote = version.as_str().parse().ok();
+        let claims = self.claims().into_iter().filter(|(claimed, _)| claimed == version);
+        wrote.into_iter().chain(claims.map(|(_, run)| run)).collect()
     }
 
     /// Whether `version` carries `label`.
@@ -141,4 +161,39 @@ pub async fn rivals(client: &Client, user: &UserName, own: &SecretArn) -> Result
         }
     }
     Ok(rivals)
+}
+
+/// Makes `run` findable from the version whose work it takes over, and takes the labels of ended runs off:
+/// a secret holds 20 labels in all. `ended` are the runs that are known to have ended.
+pub async fn claim(
+    client: &Client,
+    secret: &Secret,
+    version: &VersionId,
+    run: RunId,
+    ended: &[RunId],
+) -> Result<(), StepError> {
+    for (stale, ended) in secret.claims().into_iter().filter(|(_, run)| ended.contains(run)) {
+        disclaim(client, &secret.arn, &stale, ended).await?;
+    }
+    if secret.carries(version, &run.label()) {
+        return Ok(());
+    }
+    let call = client.update_secret_version_stage().secret_id(secret.arn.as_str());
+    let moved = call.version_stage(run.label()).move_to_version_id(version.as_str()).send().await;
+    moved.map(|_| ()).map_err(|error| StepError::from_sdk("secretsmanager:UpdateSecretVersionStage", &error))
+}
+
+/// Takes a run's label off a version; one that is not there any more is no error.
+pub async fn disclaim(
+    client: &Client,
+    arn: &SecretArn,
+    version: &VersionId,
+    run: RunId,
+) -> Result<(), StepError> {
+    let call = client.update_secret_version_stage().secret_id(arn.as_str());
+    let taken = call.version_stage(run.label()).remove_from_version_id(version.as_str()).send().await;
+    match taken.map_err(|error| StepError::from_sdk("secretsmanager:UpdateSecretVersionStage", &error)) {
+        Err(error) if !error.is_refused(&["InvalidParameterException"]) => Err(error),
+        _ => Ok(()),
+    }
 }

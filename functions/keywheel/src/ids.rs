@@ -162,6 +162,17 @@ impl RunId {
         format!("{APP_PREFIX}{}", self.0)
     }
 
+    /// The staging label by which a run that took another one's work over can be found from the version it
+    /// works on. It locks nothing: whether the run is at work is for its execution to say.
+    pub fn label(self) -> String {
+        self.app_name()
+    }
+
+    /// The run that a staging label names.
+    pub fn from_label(label: &str) -> Option<Self> {
+        label.strip_prefix(APP_PREFIX)?.parse().ok()
+    }
+
     /// Reads a run id back from a CloudTrail record's User-Agent. The SDK writes it as `app/<name>`.
     pub fn from_user_agent(agent: &str) -> Option<Self> {
         agent
@@ -235,6 +246,8 @@ mod tests {
         let agent = format!("aws-sdk-rust/1.3 ua/2.1 os/linux lang/rust/1.95 app/{}", run.app_name());
         assert_eq!(RunId::from_user_agent(&agent), Some(run));
         assert_eq!(RunId::from_user_agent("aws-cli/2.1 app/other"), None);
+        assert_eq!(RunId::from_label(&run.label()), Some(run));
+        assert_eq!(RunId::from_label("AWSCURRENT"), None);
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub enum Phase {
     Validate,
     /// Move AWSCURRENT to the new key.
     Promote,
+    /// Take over the overlap or the grace that an ended run has left.
+    TakeOver,
     /// Both keys are Active; wait, then look at the gate.
     Overlap,
     /// The old key is Inactive; wait, then delete it.
@@ -422,6 +424,12 @@ impl Rotation {
         self.disabled_at = Some(now);
         self.phase = Phase::Grace;
         self.wait_until = Some(wait_time(after(now, self.policy.grace.get())));
+    }
+
+    /// Ends a run whose old key is gone. One that turned a promotion back has then rolled back entirely.
+    pub fn old_key_gone(&mut self, now: Timestamp, code: &str, text: String) {
+        let outcome = if self.request.roll_back { Outcome::RolledBack } else { Outcome::Completed };
+        self.end(now, outcome, Why::new(code, text, ""));
     }
 
     /// Ends a run that finds AWSCURRENT moved by somebody else.

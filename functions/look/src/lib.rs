@@ -6,7 +6,7 @@
 use aws_types::SdkConfig;
 use jiff::Timestamp;
 use keywheel::decide::entry::{self, Entry, Pending, RunState, Start};
-use keywheel::rotation::{Baseline, Caught, CurrentVersion, Outcome, Phase, Reason, Request, Rotation, Why};
+use keywheel::rotation::{Baseline, Caught, CurrentVersion, Outcome, Reason, Request, Rotation, Why};
 use keywheel::secret::SecretValue;
 use keywheel::{Context, RunId, SecretArn, Step, StepError, UserName, aws};
 use serde_json::Value;
@@ -123,7 +123,7 @@ impl Look {
                 secrets::value(&store, &secret.arn, Which::Version(&version)).await.map_err(unreadable)?;
             let parsed = stored.and_then(|stored| SecretValue::parse(stored.text.as_deref(), &name).ok());
             pending = Some(Pending {
-                run: facts::executions::run_of(&sfn, &doc.execution, &version, of).await?,
+                run: facts::executions::at_work(&sfn, &doc.execution, &secret.runs_on(&version), of).await?,
                 key: parsed.as_ref().and_then(SecretValue::key),
                 same_fields: parsed
                     .is_some_and(|parsed| current.is_none() || value.same_but_credentials(&parsed)),
@@ -141,14 +141,8 @@ impl Look {
             previous_key = stored
                 .and_then(|stored| SecretValue::parse(stored.text.as_deref(), &name).ok())
                 .and_then(|value| value.key());
-            // After a promotion was turned back, the current version is the older one; the run that superseded
-            // the other key is then the one that the previous version's id names.
-            current_run = facts::executions::run_of(&sfn, &doc.execution, &current.version, of).await?;
-            if current_run == RunState::NotOurs
-                && let Some(previous) = secret.labelled(PREVIOUS)
-            {
-                current_run = facts::executions::run_of(&sfn, &doc.execution, &previous, of).await?;
-            }
+            let runs = secret.runs_on(&current.version);
+            current_run = facts::executions::at_work(&sfn, &doc.execution, &runs, of).await?;
         }
         let facts = entry::Facts {
             reason: doc.request.reason,
@@ -200,24 +194,18 @@ impl Step for Look {
             }
             Entry::At(start) => {
                 info!(rotation.id = %doc.run, iam.user = doc.user_name(), "This run will {}", start.plan);
-                enter(&mut doc, start, now);
+                enter(&mut doc, start);
             }
         }
         Ok(doc)
     }
 }
 
-fn enter(doc: &mut Rotation, start: Start, now: Timestamp) {
+fn enter(doc: &mut Rotation, start: Start) {
     doc.new = start.new;
     doc.old = start.old;
     doc.suspects = start.suspects;
     doc.phase = start.phase;
-    match start.phase {
-        // When the clock of an earlier run started is not known, so it starts anew.
-        Phase::Overlap => doc.begin_overlap(now),
-        Phase::Grace => doc.begin_grace(now),
-        _ => {}
-    }
 }
 
 /// The document at its beginning, and why it must not go further, where the input says so itself.

@@ -91,6 +91,7 @@ fn deliver(doc: &mut Rotation, now: Timestamp) {
 /// Whether the run is past the point that a waiting fleet asks about.
 fn is_decided(doc: &Rotation) -> bool {
     matches!(doc.phase, Phase::Overlap | Phase::Grace | Phase::Ended)
+        || doc.notices.iter().any(|notice| notice.kind == NoticeKind::Stuck)
 }
 
 impl Notify {

@@ -1,14 +1,18 @@
-//! The `PromoteKey` state: moves AWSCURRENT to the new version by compare-and-swap.
+//! The `PromoteKey` state: moves AWSCURRENT to the new version by compare-and-swap, or takes over where an
+//! ended run has done so.
 //!
 //! `RemoveFromVersionId` names the baseline's version, so the move fails where anybody else has moved the label
 //! meanwhile. On any error the labels are read again: ours is current means it was done and the reply got lost.
 
 use aws_types::SdkConfig;
+use facts::executions;
 use facts::secrets::{self, CURRENT};
+use keywheel::decide::entry::RunState;
+use keywheel::key::KeyFacts;
 use keywheel::notice::NoticeKind;
-use keywheel::rotation::{Outcome, Reason, Why};
+use keywheel::rotation::{Outcome, Phase, Reason, Why};
 use keywheel::switch::Mode;
-use keywheel::{Context, Rotation, Step, StepError, VersionId, aws, key};
+use keywheel::{Context, Rotation, RunId, Step, StepError, VersionId, aws, key};
 use tracing::info;
 
 /// The step.
@@ -37,13 +41,23 @@ impl Step for PromoteKey {
             .version
             .clone()
             .ok_or_else(|| StepError::BadInput("the new key is not stored".into()))?;
-        let expected = doc.baseline()?.current.as_ref().map(|current| current.version.clone());
-        let expected =
-            expected.ok_or_else(|| StepError::BadInput("the document has no current version".into()))?;
+        let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, secret.region()));
         let mode =
             facts::switch::mode(&aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run)), &ctx.stage)
                 .await?;
-        let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, secret.region()));
+        if doc.phase == Phase::TakeOver {
+            if mode != Mode::Live {
+                let text = format!("Nothing was changed: the installation is {mode}.");
+                let remedy = "`keywheel mode live` lets it change things.";
+                doc.end(ctx.clock.now(), Outcome::Blocked, Why::new("Paused", text, remedy));
+                return Ok(doc);
+            }
+            take_over(&store, &aws_sdk_sfn::Client::new(&config), &mut doc, &new, ctx).await?;
+            return Ok(doc);
+        }
+        let expected = doc.baseline()?.current.as_ref().map(|current| current.version.clone());
+        let expected =
+            expected.ok_or_else(|| StepError::BadInput("the document has no current version".into()))?;
         if mode != Mode::Live && current(&store, &secret).await?.as_ref() != Some(&new) {
             doc.give_up(Why::new(
                 "Paused",
@@ -57,6 +71,58 @@ impl Step for PromoteKey {
         promoted(&mut doc, ctx.clock.now());
         Ok(doc)
     }
+}
+
+/// Makes this run findable from the version it works on, and begins where the ended run stopped. When its clock
+/// started is not known here, so it starts anew.
+///
+/// Of two runs that take over at once, both leave their label first and look then: the one with the smaller id
+/// goes on, and the other one leaves.
+async fn take_over(
+    store: &aws_sdk_secretsmanager::Client,
+    sfn: &aws_sdk_sfn::Client,
+    doc: &mut Rotation,
+    version: &VersionId,
+    ctx: &Context,
+) -> Result<(), StepError> {
+    let mut ended: Vec<RunId> = Vec::new();
+    for round in 0..2 {
+        let secret = secrets::describe(store, doc.secret()?.as_str()).await?;
+        if secret.labelled(CURRENT).as_ref() != Some(version) {
+            let text = "AWSCURRENT was moved since the run began; this run has changed nothing.";
+            doc.end(
+                ctx.clock.now(),
+                Outcome::Blocked,
+                Why::new("Conflict", text, "Start again; the run looks anew."),
+            );
+            return Ok(());
+        }
+        let of = (&secret.arn, secret.name.as_str());
+        for run in secret.claims().into_iter().map(|(_, run)| run).filter(|run| *run != doc.run) {
+            match executions::state_of(sfn, &doc.execution, run, of).await? {
+                RunState::Running(rival) if round == 0 || rival < doc.run => {
+                    secrets::disclaim(store, &secret.arn, version, doc.run).await?;
+                    let text = format!("Run {rival} is at work on user {}.", doc.user_name());
+                    let remedy = format!("`keywheel status --user {}` shows where it is.", doc.user_name());
+                    doc.end(ctx.clock.now(), Outcome::Blocked, Why::new("RunInProgress", text, remedy));
+                    return Ok(());
+                }
+                RunState::Ended(run) | RunState::EndedLeaked(run) => ended.push(run),
+                _ => {}
+            }
+        }
+        if round == 0 {
+            secrets::claim(store, &secret, version, doc.run, &ended).await?;
+        }
+    }
+    let now = ctx.clock.now();
+    let old = doc.old_key()?.key.clone();
+    if key::find(&doc.baseline()?.keys, &old).is_some_and(KeyFacts::is_active) {
+        doc.begin_overlap(now);
+    } else {
+        doc.begin_grace(now);
+    }
+    Ok(())
 }
 
 async fn current(

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use aws_sdk_iam::types::StatusType;
-use facts::executions::{has_ended, sibling};
+use facts::executions::{sibling, state_of};
 use facts::secrets::{self, CURRENT, PREVIOUS, Which};
+use keywheel::decide::entry::RunState;
 use keywheel::key::{self, KeyFacts};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{NewKey, OldKey, Outcome, Why};
@@ -51,7 +52,11 @@ pub(crate) async fn turn(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotatio
         return Ok(doc);
     };
 
-    stop_runs(tools, &doc, &[from.as_str(), to.as_str()]).await?;
+    let mut runs = labels.runs_on(&from);
+    runs.extend(labels.runs_on(&to));
+    let ended = stop(tools, &doc, &runs).await?;
+    // From here on the version leads to this run, which answers for what becomes of the other key.
+    secrets::claim(&tools.store, &labels, &to, doc.run, &ended).await?;
     tools.set(&user.name, &back, StatusType::Active).await?;
     let sts = validate_key::client(&keywheel::aws::in_region(&tools.config, secret.region()), &id, &pair);
     validate_key::answers(&sts, &user, &id, tools.ctx).await?;
@@ -69,25 +74,30 @@ pub(crate) async fn turn(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotatio
     Ok(doc)
 }
 
-/// Stops the run that retires the old key, and waits until it has stopped.
-async fn stop_runs(tools: &Tools<'_>, doc: &Rotation, versions: &[&str]) -> Result<(), StepError> {
-    for run in versions.iter().filter_map(|version| version.parse::<RunId>().ok()) {
-        let Some(arn) = sibling(&doc.execution, run).filter(|arn| *arn != doc.execution) else { continue };
-        if has_ended(&tools.sfn, &doc.execution, run).await? {
-            continue;
+/// Stops the runs that are at work on these versions; says which of them have ended.
+async fn stop(tools: &Tools<'_>, doc: &Rotation, runs: &[RunId]) -> Result<Vec<RunId>, StepError> {
+    let of = (doc.secret()?, doc.baseline()?.secret_name.as_str());
+    let mut ended = Vec::new();
+    for run in runs.iter().copied().filter(|run| *run != doc.run) {
+        match state_of(&tools.sfn, &doc.execution, run, of).await? {
+            RunState::NotOurs => continue,
+            RunState::Ended(_) | RunState::EndedLeaked(_) => {}
+            RunState::Running(_) => {
+                tools
+                    .sfn
+                    .stop_execution()
+                    .set_execution_arn(sibling(&doc.execution, run))
+                    .error("Keywheel.RolledBack")
+                    .cause(format!("turned back by run {}", doc.run))
+                    .send()
+                    .await
+                    .map_err(|error| StepError::from_sdk("states:StopExecution", &error))?;
+                info!(rotation.id = %doc.run, "Stopped run {run}");
+            }
         }
-        tools
-            .sfn
-            .stop_execution()
-            .execution_arn(arn)
-            .error("Keywheel.RolledBack")
-            .cause(format!("turned back by run {}", doc.run))
-            .send()
-            .await
-            .map_err(|error| StepError::from_sdk("states:StopExecution", &error))?;
-        info!(rotation.id = %doc.run, "Stopped run {run}");
+        ended.push(run);
     }
-    Ok(())
+    Ok(ended)
 }
 
 /// A step that was in flight when its run was stopped may still make the old key Inactive.

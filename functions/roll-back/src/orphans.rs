@@ -104,7 +104,7 @@ async fn attribute(tools: &Tools<'_>, doc: &Rotation, suspect: &Suspect) -> Resu
         }
         let of = (arn, secret.name.as_str());
         if let RunState::Running(run) =
-            facts::executions::run_of(&tools.sfn, &doc.execution, &version, of).await?
+            facts::executions::at_work(&tools.sfn, &doc.execution, &secret.runs_on(&version), of).await?
         {
             return Ok(Attribution::AtWork(run));
         }

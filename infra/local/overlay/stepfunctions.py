@@ -7,7 +7,8 @@ name and input of a running execution succeeds and starts nothing. Parallel
 branches each see their own state and task token in the context object. A
 machine's TimeoutSeconds ends it as TIMED_OUT (counted on the clock, which the
 wait scale does not touch). A change of the wait scale also reaches the waits
-under way. A path that leads nowhere fails the execution instead of standing for
+under way. A wait until a moment lasts until that moment whatever the scale: a
+Lambda that compares clocks would find itself too early. A path that leads nowhere fails the execution instead of standing for
 null, and IsPresent is true of a field that is null.
 """
 
@@ -15,6 +16,7 @@ import contextvars
 import json
 import threading
 import time
+from datetime import datetime, timezone
 
 from ministack.core.responses import json_response
 from ministack.services import stepfunctions as sfn
@@ -68,6 +70,21 @@ def _scaled_sleep(seconds: float) -> None:
             raise _Aborted
         left -= (time.monotonic() - began) / scale
     _check()
+
+
+def _sleep_until(moment: str) -> None:
+    """Sleep until a moment on the clock, ended by a stop."""
+    execution = _execution.get()
+    until = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    while True:
+        left = (until - datetime.now(timezone.utc)).total_seconds()
+        if left <= 0:
+            return
+        _check()
+        if execution is None:
+            time.sleep(min(left, _POLL_SECONDS))
+        elif _stop_event(execution).wait(left):
+            raise _Aborted
 
 
 def _invoke_resource(resource: str, input_data):
@@ -221,6 +238,7 @@ def apply() -> None:
     """Put the functions above in place."""
     for label, name, new, expected in (
         ("scaled_sleep", "_scaled_sleep", _scaled_sleep, "5ed19df2efa9"),
+        ("sleep_until", "_sleep_until", _sleep_until, "2738e0a4030c"),
         ("invoke_resource", "_invoke_resource", _invoke_resource, "a85d2be9a858"),
         ("run_sub_machine", "_run_sub_machine", _run_sub_machine, "f8d844168b14"),
         ("run_execution", "_run_execution", _run_execution, "996dff84e0e0"),

@@ -243,6 +243,18 @@ Resources:
         admin("POST", "/_ministack/config", {"stepfunctions._SFN_WAIT_SCALE": "0"})
         self.assertEqual("SUCCEEDED", self.end(execution)["status"])
 
+    def test_a_wait_until_a_moment_lasts_until_then_whatever_the_scale(self):
+        machine = self.machine({"StartAt": "Until", "States": {
+            "Until": {"Type": "Wait", "TimestampPath": "$.until", "End": True}}})
+        self.addCleanup(admin, "POST", "/_ministack/config", {"stepfunctions._SFN_WAIT_SCALE": "1"})
+        admin("POST", "/_ministack/config", {"stepfunctions._SFN_WAIT_SCALE": "0"})
+        until = time.time() + 2
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until))
+        execution = self.states.start_execution(
+            stateMachineArn=machine, input=json.dumps({"until": moment}))["executionArn"]
+        self.assertEqual("SUCCEEDED", self.end(execution)["status"])
+        self.assertGreaterEqual(time.time(), int(until))
+
     def test_types_the_emulator_does_not_know_deploy(self):
         folder = Path(tempfile.mkdtemp(prefix="bootstraps-"))
         self.addCleanup(shutil.rmtree, folder)

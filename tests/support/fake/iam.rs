@@ -50,15 +50,12 @@ impl State {
             return self.unknown(request);
         }
         let (account, signer) = (self.account.clone(), request.signer.clone());
-        let (arn, id) = match self.role_of(&signer) {
-            Some(role) => {
-                let session = role.arn.replacen(":iam:", ":sts:", 1).replacen(":role/", ":assumed-role/", 1);
-                (format!("{session}/session"), "AROAFAKE:session".to_owned())
-            }
-            None => {
-                let Some((user, _)) = self.key(&signer) else { return gone("key", &signer) };
-                (self.user_arn(user), user.id.clone())
-            }
+        let (arn, id) = if let Some(role) = self.role_of(&signer) {
+            let session = role.arn.replacen(":iam:", ":sts:", 1).replacen(":role/", ":assumed-role/", 1);
+            (format!("{session}/session"), "AROAFAKE:session".to_owned())
+        } else {
+            let Some((user, _)) = self.key(&signer) else { return gone("key", &signer) };
+            (self.user_arn(user), user.id.clone())
         };
         if self.role_of(&signer).is_none() {
             self.key_mut(&signer).validated = true;

@@ -1,7 +1,7 @@
 //! A stateful fake AWS under the SDK's HTTP connector.
 //!
 //! It sits below the SDK, so the SDK's own retries, time-outs and parsing stay in the test: with default retries
-//! a CreateAccessKey whose reply is lost is sent three times, and no mock of a client would show it. It does what
+//! a `CreateAccessKey` whose reply is lost is sent three times, and no mock of a client would show it. It does what
 //! AWS does, the awkward parts included; what it does not know it refuses loudly.
 //!
 //! Every call is recorded, may be hit by a fault, and is followed by a look at the promises.

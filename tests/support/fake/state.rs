@@ -223,9 +223,9 @@ pub struct Options {
     pub valid_after: Duration,
     /// How long a key that was made Inactive or deleted is still accepted.
     pub dies_after: Duration,
-    /// How far ListAccessKeys lags behind.
+    /// How far `ListAccessKeys` lags behind.
     pub list_lag: Duration,
-    /// How late a use shows in GetAccessKeyLastUsed.
+    /// How late a use shows in `GetAccessKeyLastUsed`.
     pub last_used_lag: Duration,
     /// How late CloudTrail shows a call.
     pub trail_delay: Duration,
@@ -299,7 +299,7 @@ impl State {
                 dies_after: Duration::ZERO,
                 list_lag: Duration::ZERO,
                 last_used_lag: Duration::ZERO,
-                trail_delay: Duration::from_secs(120),
+                trail_delay: Duration::from_mins(2),
                 limit_races: false,
                 page: 100,
                 bus_fails_entries: false,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::state::{State, TrailRecord};
 use super::wire::{Answer, Body, Request};
 
-/// What LookupEvents gives at most in one page.
+/// What `LookupEvents` gives at most in one page.
 const PAGE: usize = 50;
 
 impl State {

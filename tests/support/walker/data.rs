@@ -27,7 +27,7 @@ pub(super) fn select(path: &str, input: &Value, context: &Value) -> Option<Value
     Some(at.clone())
 }
 
-/// InputPath and OutputPath.
+/// `InputPath` and `OutputPath`.
 pub(super) fn through(path: Option<&Value>, document: &Value, context: &Value) -> Value {
     match path {
         None => document.clone(),
@@ -63,7 +63,7 @@ pub(super) fn parameters(state: &Value, input: &Value, context: &Value) -> Value
     state.get("Parameters").map_or_else(|| input.clone(), |template| fill(template, input, context))
 }
 
-/// What a task gives: its ResultSelector over the result, or the result.
+/// What a task gives: its `ResultSelector` over the result, or the result.
 pub(super) fn result(state: &Value, result: Value, context: &Value) -> Value {
     match state.get("ResultSelector") {
         Some(template) => fill(template, &result, context),
@@ -71,7 +71,7 @@ pub(super) fn result(state: &Value, result: Value, context: &Value) -> Value {
     }
 }
 
-/// Puts a result where ResultPath says: instead of the document, nowhere, or in it.
+/// Puts a result where `ResultPath` says: instead of the document, nowhere, or in it.
 pub(super) fn place(path: Option<&Value>, mut document: Value, result: Value) -> Value {
     match path {
         None => result,

@@ -15,6 +15,8 @@ pub enum RunState {
     Running(RunId),
     /// It was a run of this machine for this secret, and has ended.
     Ended(RunId),
+    /// It has ended, and was started because the key it replaced had leaked.
+    EndedLeaked(RunId),
     /// No execution of ours has this name, or none that worked on this secret.
     NotOurs,
 }
@@ -222,6 +224,9 @@ fn one_other(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, other
             ),
         );
     }
+    if superseded && !retired && matches!(facts.current_run, RunState::EndedLeaked(_)) {
+        return leaked_key_kept(user, other);
+    }
     // Only a promotion of ours makes a key superseded: the current version's id must name a run of ours.
     let ours = superseded && matches!(facts.current_run, RunState::Ended(_));
     if !ours && !retired {
@@ -242,18 +247,26 @@ fn one_other(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, other
         });
     }
     let old = Some(OldKey { key: other.id.clone(), was_current: ours });
-    let (phase, plan) = if other.is_active() {
-        (
-            Phase::Overlap,
-            format!(
-                "wait until the old key {} is quiet, make it Inactive, and delete it after the grace",
-                other.id
-            ),
+    let plan = if other.is_active() {
+        format!(
+            "wait until the old key {} is quiet, make it Inactive, and delete it after the grace",
+            other.id
         )
     } else {
-        (Phase::Grace, format!("delete the old key {}, which is Inactive, after a full grace", other.id))
+        format!("delete the old key {}, which is Inactive, after a full grace", other.id)
     };
-    Entry::At(Start { phase, new: staying(facts), old, suspects: Vec::new(), plan })
+    Entry::At(Start { phase: Phase::TakeOver, new: staying(facts), old, suspects: Vec::new(), plan })
+}
+
+fn leaked_key_kept(user: &str, other: &KeyFacts) -> Entry {
+    blocked(
+        "LeakedKeyKept",
+        format!("Key {} of user {user} leaked and is kept as evidence; it fills the second slot.", other.id),
+        format!(
+            "Once its incident is closed: `keywheel enroll --user {user} --secret <secret> --retire {}`.",
+            other.id
+        ),
+    )
 }
 
 fn take_over_pending(
@@ -262,7 +275,7 @@ fn take_over_pending(
     other: &KeyFacts,
     pending: &Pending,
 ) -> Entry {
-    let RunState::Ended(run) = pending.run else {
+    let (RunState::Ended(run) | RunState::EndedLeaked(run)) = pending.run else {
         return blocked(
             "PendingNotOurs",
             format!(
@@ -297,6 +310,11 @@ fn take_over_pending(
 fn backwards(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, others: &[&KeyFacts]) -> Entry {
     let previous = facts.previous_key.as_ref();
     match (current_key, others) {
+        (Some(_), [other])
+            if previous == Some(&other.id) && matches!(facts.current_run, RunState::EndedLeaked(_)) =>
+        {
+            leaked_key_kept(user, other)
+        }
         (Some(current), [other]) if previous == Some(&other.id) => Entry::At(Start {
             phase: Phase::Backwards,
             // Still the old roles: RollBack swaps them once AWSCURRENT has moved.

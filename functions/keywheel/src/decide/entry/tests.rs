@@ -114,9 +114,9 @@ fn a_key_that_the_secret_named_before_is_ours_only_where_a_run_of_ours_supersede
     };
     assert_eq!(code(&before(RunState::NotOurs, Active)), "SlotsFull");
     assert_eq!(code(&before(RunState::Running(run()), Active)), "RunInProgress");
-    assert_eq!(code(&before(RunState::Ended(run()), Inactive)), "Grace");
+    assert_eq!(code(&before(RunState::Ended(run()), Inactive)), "TakeOver");
     let start = start(&before(RunState::Ended(run()), Active));
-    assert_eq!(start.phase, Phase::Overlap);
+    assert_eq!(start.phase, Phase::TakeOver);
     assert_eq!(start.new.unwrap().key, id(C));
     assert_eq!(start.old, Some(OldKey { key: id(K), was_current: true }));
     let kept = Facts { keep: Some(id(K)), ..before(RunState::Ended(run()), Active) };
@@ -124,11 +124,23 @@ fn a_key_that_the_secret_named_before_is_ours_only_where_a_run_of_ours_supersede
 }
 
 #[test]
+fn a_leaked_key_is_evidence_until_its_owner_lets_go_of_it() {
+    let leaked = Facts {
+        previous_key: Some(id(K)),
+        current_run: RunState::EndedLeaked(run()),
+        ..facts(&[(C, Active), (K, Inactive)])
+    };
+    assert_eq!(code(&leaked), "LeakedKeyKept");
+    assert_eq!(code(&Facts { roll_back: true, ..leaked.clone() }), "LeakedKeyKept");
+    assert_eq!(code(&Facts { retire: Some(id(K)), ..leaked }), "TakeOver");
+}
+
+#[test]
 fn a_retired_key_goes_through_overlap_and_grace_whatever_it_was() {
     let retire = |keys: &[(&str, KeyStatus)]| Facts { retire: Some(id(K)), ..facts(keys) };
     let start = start(&retire(&[(C, Active), (K, Active)]));
-    assert_eq!((start.phase, start.old.unwrap().was_current), (Phase::Overlap, false));
-    assert_eq!(code(&retire(&[(C, Active), (K, Inactive)])), "Grace");
+    assert_eq!((start.phase, start.old.unwrap().was_current), (Phase::TakeOver, false));
+    assert_eq!(code(&retire(&[(C, Active), (K, Inactive)])), "TakeOver");
     // The word is for one key only.
     assert_eq!(code(&retire(&[(C, Active), (L, Active)])), "Clear");
 }

@@ -1,0 +1,165 @@
+//! What must agree across files: states, crates, resources and samples; error names; parameters and variables;
+//! permissions and calls; documents of this release and of the first.
+
+#[path = "contract/documents.rs"]
+mod documents;
+#[path = "contract/permissions.rs"]
+mod permissions;
+#[path = "contract/template.rs"]
+mod template;
+
+use std::collections::BTreeSet;
+
+use keywheel::StepError;
+use serde_json::Value;
+use support::functions::NAMES;
+use support::repository::{text, texts, without_tests};
+use support::walker::function;
+use support::world::rotation_machine;
+
+/// The states of the machine, by name.
+fn states(machine: &Value) -> Vec<(&str, &Value)> {
+    machine["States"].as_object().unwrap().iter().map(|(name, state)| (name.as_str(), state)).collect()
+}
+
+/// Every state that a state leads to.
+fn edges(state: &Value) -> Vec<&str> {
+    let lists = ["Choices", "Catch"].into_iter().filter_map(|list| state.get(list)?.as_array()).flatten();
+    let nexts = lists.filter_map(|rule| rule.get("Next"));
+    nexts.chain(state.get("Next")).chain(state.get("Default")).filter_map(Value::as_str).collect()
+}
+
+fn words<'a>(state: &'a Value, list: &str) -> Vec<&'a str> {
+    let rules = state.get(list).and_then(Value::as_array).into_iter().flatten();
+    rules.flat_map(|rule| rule["ErrorEquals"].as_array().unwrap()).filter_map(Value::as_str).collect()
+}
+
+/// Step Functions' and Lambda's own names that a task can fail with.
+const PLATFORM: [&str; 10] = [
+    "States.ALL",
+    "States.Timeout",
+    "Sandbox.Timedout",
+    "Lambda.Unknown",
+    "Runtime.ExitError",
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.TooManyRequestsException",
+    "Lambda.ClientExecutionTimeoutException",
+];
+
+#[test]
+fn every_function_has_a_state_and_every_state_a_function() {
+    let machine = rotation_machine();
+    let called: BTreeSet<String> = states(&machine)
+        .iter()
+        .filter_map(|(_, state)| state.get("Resource").and_then(Value::as_str))
+        .map(function)
+        .collect();
+    assert_eq!(called, NAMES.map(str::to_owned).into());
+}
+
+#[test]
+fn every_function_has_its_crate_and_its_sample() {
+    for name in NAMES {
+        let manifest = text(&format!("functions/{name}/Cargo.toml"));
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
+        serde_json::from_str::<Value>(&text(&format!("events/{name}.json"))).unwrap();
+    }
+}
+
+#[test]
+fn every_state_is_reached_and_every_edge_leads_somewhere() {
+    let machine = rotation_machine();
+    let mut reached = BTreeSet::from([machine["StartAt"].as_str().unwrap()]);
+    loop {
+        let next: BTreeSet<&str> = reached.iter().flat_map(|&name| edges(&machine["States"][name])).collect();
+        let before = reached.len();
+        reached.extend(next);
+        if reached.len() == before {
+            break;
+        }
+    }
+    let all: BTreeSet<&str> = states(&machine).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(reached, all);
+}
+
+#[test]
+fn errors_are_named_as_the_steps_name_them() {
+    let machine = rotation_machine();
+    let known: Vec<&str> = StepError::NAMES.into_iter().chain(PLATFORM).collect();
+    for (name, state) in states(&machine) {
+        for word in words(state, "Retry").into_iter().chain(words(state, "Catch")) {
+            assert!(known.contains(&word), "{name} waits for {word}, which nothing is named");
+        }
+    }
+    let used: BTreeSet<&str> = states(&machine)
+        .into_iter()
+        .flat_map(|(_, state)| [words(state, "Retry"), words(state, "Catch")].concat())
+        .filter(|word| word.starts_with("Keywheel."))
+        .collect();
+    assert_eq!(used, StepError::NAMES.into(), "the machine answers every error of a step by its name");
+}
+
+#[test]
+fn every_task_that_can_fail_is_retried_where_that_helps_and_caught_in_the_end() {
+    for (name, state) in states(&rotation_machine()) {
+        if state["Type"] != "Task" {
+            continue;
+        }
+        assert_eq!(
+            words(state, "Catch").last(),
+            Some(&"States.ALL"),
+            "{name} has a way out that nobody catches"
+        );
+        let retried = words(state, "Retry");
+        let all = retried.contains(&"States.ALL");
+        for platform in PLATFORM.into_iter().filter(|word| *word != "States.ALL") {
+            assert!(all || retried.contains(&platform), "{name} does not retry {platform}");
+        }
+        if !name.starts_with("Notify") {
+            for again in ["Keywheel.Throttled", "Keywheel.NotYetVisible", "Keywheel.Ambiguous"] {
+                assert!(all || retried.contains(&again), "{name} does not retry {again}");
+            }
+            for never in ["Keywheel.Refused", "Keywheel.Conflict", "Keywheel.BadInput"] {
+                assert!(!retried.contains(&never), "{name} retries {never}, which does not help");
+            }
+        }
+    }
+}
+
+/// The edges, for people who review a change of the machine.
+#[test]
+fn the_machine_has_these_edges() {
+    let machine = rotation_machine();
+    let mut lines = String::new();
+    for (name, state) in states(&machine) {
+        let to: Vec<&str> = edges(state).into_iter().fold(Vec::new(), |mut to, next| {
+            if !to.contains(&next) {
+                to.push(next);
+            }
+            to
+        });
+        lines.push_str(&format!("{name} -> {}\n", to.join(", ")));
+    }
+    insta::assert_snapshot!("rotation_edges", lines);
+}
+
+#[test]
+fn no_account_partition_or_host_is_written_into_the_code() {
+    let places = ["functions", "cli/src", "statemachine", "infra/template.yaml"];
+    let mut found = Vec::new();
+    for (path, source) in places.into_iter().flat_map(texts) {
+        for (number, line) in without_tests(&path, &source).lines().enumerate() {
+            let line = line.trim();
+            // In words for people, a placeholder follows.
+            let literal = line.contains("arn:aws:") && !line.contains('<') && !line.starts_with("//");
+            let principal = line.contains("Service: ") || line.contains("Principal");
+            let host = line.contains("amazonaws.com") && !principal && !line.starts_with("//");
+            if literal || host {
+                found.push(format!("{path}:{}: {line}", number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}

@@ -1,0 +1,93 @@
+//! Samples are documentation and fixtures at once, and last year's documents stay readable.
+
+use keywheel::rotation::{Phase, Request, Rotation};
+use look::Begin;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use support::functions::NAMES;
+use support::repository::text;
+
+fn sample(path: &str) -> Value {
+    serde_json::from_str(&text(path)).unwrap()
+}
+
+fn unchanged<T: DeserializeOwned + Serialize>(path: &str) {
+    let sample = sample(path);
+    let read: T = serde_json::from_value(sample.clone()).unwrap_or_else(|error| panic!("{path}: {error}"));
+    assert_eq!(serde_json::to_value(read).unwrap(), sample, "{path} is not written as the code writes it");
+}
+
+#[test]
+fn every_sample_is_read_into_its_type_and_written_back_unchanged() {
+    for name in NAMES {
+        let path = format!("events/{name}.json");
+        if name == "look" { unchanged::<Begin>(&path) } else { unchanged::<Rotation>(&path) }
+    }
+}
+
+#[test]
+fn the_machines_own_sample_is_a_request() {
+    let request: Request = serde_json::from_value(sample("events/rotation.json")).unwrap();
+    assert!(keywheel::policy::Policy::default().with(&request.policy).is_ok());
+}
+
+#[test]
+fn a_sample_is_in_the_phase_that_its_step_expects() {
+    for (name, phase) in [
+        ("create-key", Phase::Create),
+        ("validate-key", Phase::Validate),
+        ("promote-key", Phase::Promote),
+        ("deactivate-key", Phase::Overlap),
+        ("delete-key", Phase::Grace),
+    ] {
+        let doc: Rotation = serde_json::from_value(sample(&format!("events/{name}.json"))).unwrap();
+        assert_eq!(doc.phase, phase, "{name}");
+    }
+}
+
+#[test]
+fn a_document_of_the_first_release_is_still_understood() {
+    let old: Vec<Value> = serde_json::from_value(sample("tests/history/rotation-v1.json")).unwrap();
+    assert_eq!(old.len(), 3);
+    for document in old {
+        let doc: Rotation = serde_json::from_value(document.clone()).unwrap();
+        assert_eq!(doc.schema, 1);
+        // What it said is still there; what is new has its default.
+        let now = serde_json::to_value(&doc).unwrap();
+        for (name, value) in document.as_object().unwrap() {
+            assert_eq!(&now[name], value, "{name}");
+        }
+    }
+}
+
+/// Every enum name that documents, the machine's choices and alarms are written in.
+#[test]
+fn the_words_of_documents_do_not_change() {
+    let phases = [
+        Phase::Create,
+        Phase::Validate,
+        Phase::Promote,
+        Phase::Overlap,
+        Phase::Grace,
+        Phase::Clear,
+        Phase::Backwards,
+        Phase::TakeOver,
+        Phase::Ended,
+    ];
+    let words = phases.map(|phase| serde_json::to_value(phase).unwrap());
+    assert_eq!(
+        words,
+        ["create", "validate", "promote", "overlap", "grace", "clear", "backwards", "take_over", "ended"]
+    );
+    let outcomes = keywheel::Outcome::ALL.map(keywheel::Outcome::name);
+    assert_eq!(outcomes, ["Completed", "RolledBack", "Blocked", "Held", "Contained"]);
+    let machine = support::world::rotation_machine();
+    let mut asked = Vec::new();
+    support::repository::walk(&machine, &mut |value| {
+        if value["Variable"] == "$.phase" {
+            asked.push(value["StringEquals"].clone());
+        }
+    });
+    assert!(asked.iter().all(|word| words.contains(word)), "{asked:?}");
+}

@@ -1,0 +1,149 @@
+//! The template against the code: resources, substitutions, parameters, variables, time-outs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use support::functions::NAMES;
+use support::repository::{references, template, text, texts, without_tests};
+use support::walker::{function, kebab};
+use support::world::rotation_machine;
+
+/// The functions of the template: crate and resource.
+pub(crate) fn functions(template: &Value) -> BTreeMap<String, &Value> {
+    let resources = template["Resources"].as_object().unwrap().iter();
+    resources
+        .filter(|(_, resource)| resource["Type"] == "AWS::Serverless::Function")
+        .map(|(name, resource)| (kebab(name.strip_suffix("Function").unwrap()), resource))
+        .collect()
+}
+
+#[test]
+fn every_function_is_a_resource_with_its_own_crate_role_and_logs() {
+    let template = template();
+    let functions = functions(&template);
+    assert_eq!(functions.keys().map(String::as_str).collect::<BTreeSet<_>>(), NAMES.into());
+    let mut roles = BTreeSet::new();
+    for (name, function) in &functions {
+        let properties = &function["Properties"];
+        assert_eq!(properties["CodeUri"], format!("../functions/{name}"));
+        assert_eq!(function["Metadata"]["BuildProperties"]["Binary"], **name);
+        assert_eq!(properties["FunctionName"]["!Sub"], format!("keywheel-${{Stage}}-{name}"));
+        assert!(roles.insert(properties["Role"].to_string()), "{name} shares its role");
+        assert!(properties["LoggingConfig"]["LogGroup"].is_object(), "{name} has no log group of its own");
+    }
+}
+
+#[test]
+fn every_substitution_of_the_machine_is_given_and_leads_to_its_function() {
+    let template = template();
+    let given = template["Resources"]["RotationMachine"]["Properties"]["DefinitionSubstitutions"]
+        .as_object()
+        .unwrap();
+    let machine = text("statemachine/rotation.asl.json");
+    let asked: BTreeSet<&str> =
+        machine.split("${").skip(1).filter_map(|rest| rest.split('}').next()).collect();
+    assert_eq!(asked, given.keys().map(String::as_str).collect());
+    for (name, target) in given {
+        // By alias: an execution outlives a deployment, and a deployment can be turned back.
+        let resource = name.strip_suffix("Arn").unwrap();
+        assert_eq!(target["!Ref"], format!("{resource}.Alias"));
+    }
+}
+
+#[test]
+fn every_parameter_is_used_and_every_reference_is_defined() {
+    let template = template();
+    let used: BTreeSet<String> = ["Globals", "Conditions", "Resources", "Outputs"]
+        .iter()
+        .filter_map(|part| template.get(part))
+        .flat_map(references)
+        .collect();
+    let names = |part: &str| -> BTreeSet<String> {
+        template
+            .get(part)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.clone())
+            .collect()
+    };
+    let unused: Vec<_> = names("Parameters").difference(&used).cloned().collect();
+    assert!(unused.is_empty(), "parameters that nothing reads: {unused:?}");
+    let unused: Vec<_> = names("Conditions").difference(&used).cloned().collect();
+    assert!(unused.is_empty(), "conditions that nothing reads: {unused:?}");
+    let defined: BTreeSet<String> =
+        ["Parameters", "Resources", "Conditions"].into_iter().flat_map(names).collect();
+    let undefined: Vec<_> = used
+        .difference(&defined)
+        .filter(|name| !name.starts_with("AWS::") && !name.starts_with("aws:"))
+        .collect();
+    assert!(undefined.is_empty(), "{undefined:?}");
+}
+
+/// The settings that a crate's code reads.
+fn settings(place: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (path, text) in texts(place) {
+        for rest in without_tests(&path, &text).split("setting(\"").skip(1) {
+            names.extend(rest.split('"').next().map(str::to_owned));
+        }
+    }
+    names
+}
+
+#[test]
+fn every_variable_is_read_and_every_setting_is_given() {
+    let template = template();
+    let names = |value: &Value| -> BTreeSet<String> {
+        let variables = value.pointer("/Environment/Variables").and_then(Value::as_object);
+        variables.into_iter().flatten().map(|(name, _)| name.clone()).collect()
+    };
+    let all = names(&template["Globals"]["Function"]);
+    let common = settings("functions/keywheel/src");
+    for (name, function) in functions(&template) {
+        let own = names(&function["Properties"]);
+        assert_eq!(settings(&format!("functions/{name}/src")), own, "{name}");
+    }
+    // The platform's own (certificates and the like) are read by what we link, not by us.
+    let ours: BTreeSet<String> = all.into_iter().filter(|name| name.starts_with("KEYWHEEL_")).collect();
+    assert_eq!(common, ours);
+}
+
+#[test]
+fn a_function_times_out_before_its_state_does() {
+    let template = template();
+    let functions = functions(&template);
+    let global = template.pointer("/Globals/Function/Timeout").and_then(Value::as_u64);
+    for (name, state) in rotation_machine()["States"].as_object().unwrap() {
+        let Some(resource) = state.get("Resource").and_then(Value::as_str) else { continue };
+        let own =
+            functions[&function(resource)]["Properties"].get("Timeout").and_then(Value::as_u64).or(global);
+        let (own, limit) = (own.unwrap(), state["TimeoutSeconds"].as_u64().unwrap());
+        assert!(own < limit, "{name}: the function has {own} s, the state {limit} s");
+    }
+}
+
+#[test]
+fn alarms_watch_metrics_that_are_written() {
+    let (template, code) = (template(), text("functions/keywheel/src/emf.rs"));
+    for (name, resource) in template["Resources"].as_object().unwrap() {
+        if resource["Type"] == "AWS::CloudWatch::Alarm"
+            && resource["Properties"]["Namespace"] == keywheel::emf::NAMESPACE
+        {
+            let metric = resource["Properties"]["MetricName"].as_str().unwrap();
+            assert!(code.contains(&format!("\"{metric}\"")), "{name} watches {metric}");
+        }
+    }
+}
+
+#[test]
+fn what_people_need_later_is_kept_when_the_stack_goes() {
+    let template = template();
+    let machine = &template["Resources"]["RotationMachine"];
+    // Deleting a machine stops its runs, in the middle of an overlap.
+    assert_eq!(
+        (machine["DeletionPolicy"].as_str(), machine["UpdateReplacePolicy"].as_str()),
+        (Some("Retain"), Some("Retain"))
+    );
+    assert_eq!(machine["Properties"]["Type"], "STANDARD");
+}
