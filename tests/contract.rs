@@ -1,6 +1,11 @@
 //! What must agree across files: states, crates, resources and samples; error names; parameters and variables;
 //! permissions and calls; documents of this release and of the first.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, where a panic with its place is what should be seen"
+)]
+
 #[path = "contract/documents.rs"]
 mod documents;
 #[path = "contract/permissions.rs"]
@@ -140,7 +145,7 @@ fn the_machine_has_these_edges() {
             }
             to
         });
-        lines.push_str(&format!("{name} -> {}\n", to.join(", ")));
+        lines += &[name, " -> ", &to.join(", "), "\n"].concat();
     }
     insta::assert_snapshot!("rotation_edges", lines);
 }

@@ -1,1 +1,31 @@
-//! Tests on the local cloud.
+//! What Keywheel promises, on the local cloud: the compiled Lambdas, the machine and the template as deployed.
+//!
+//! `cargo xtask test` starts the cloud and says through the environment where it is; without one every test
+//! here skips itself. Each test makes users and secrets of its own, limits its faults to its own runs, and
+//! reads what is true through the AWS API, never from what Keywheel says.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests, where a panic with its place is what should be seen"
+)]
+
+#[path = "e2e/cloud.rs"]
+mod cloud;
+#[path = "e2e/requests.rs"]
+mod requests;
+#[path = "e2e/run.rs"]
+mod run;
+#[path = "e2e/scene.rs"]
+mod scene;
+#[path = "e2e/watch.rs"]
+mod watch;
+
+#[path = "e2e/whole.rs"]
+mod whole;
+#[path = "e2e/blocked.rs"]
+mod blocked;
+#[path = "e2e/stopped.rs"]
+mod stopped;
+#[path = "e2e/together.rs"]
+mod together;

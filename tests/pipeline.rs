@@ -1,5 +1,10 @@
 //! What a rotation promises, over the whole machine: an undisturbed one here, the others beside it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, where a panic with its place is what should be seen"
+)]
+
 #[path = "pipeline/adoption.rs"]
 mod adoption;
 #[path = "pipeline/after_promotion.rs"]

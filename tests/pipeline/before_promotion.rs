@@ -70,13 +70,13 @@ async fn a_strangers_key_made_in_the_same_minute_is_left_alone() {
             match who {
                 "person" => state.trail_made_by(
                     &key,
-                    json!({"type": "IAMUser", "arn": "arn:of:colleague"}),
+                    &json!({"type": "IAMUser", "arn": "arn:of:colleague"}),
                     "console",
                 ),
-                "our role" => state.trail_made_by(&key, role(&ours), "aws-cli/2"),
+                "our role" => state.trail_made_by(&key, &role(&ours), "aws-cli/2"),
                 "another role" => {
                     let agent = format!("aws-sdk-rust/1 app/{}", run.app_name());
-                    state.trail_made_by(&key, role("arn:of:another"), &agent);
+                    state.trail_made_by(&key, &role("arn:of:another"), &agent);
                 }
                 _ => {}
             }

@@ -65,7 +65,9 @@ async fn a_user_who_is_not_managed_from_both_sides() {
     blocks("NotMutual", |_, state| state.users.get_mut(USER).unwrap().tags.clear()).await;
     blocks("NotMutual", |_, state| {
         let tags = &mut state.users.get_mut(USER).unwrap().tags;
-        tags.values_mut().for_each(|arn| arn.push('x'));
+        for arn in tags.values_mut() {
+            arn.push('x');
+        }
     })
     .await;
     blocks("TwoManagedSecrets", |_, state| {

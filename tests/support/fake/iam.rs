@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use serde_json::Value;
 
-use super::state::{Key, Maker, State, User};
+use super::account::{Key, Maker, User};
+use super::state::State;
 use super::wire::{Answer, Body, Request, refuse_with, tag};
 
 /// IAM notes one use per span of this length, the first one.
@@ -13,6 +14,10 @@ const SPAN: i64 = 15 * 60;
 
 fn gone<T>(what: &str, name: &str) -> Result<T, super::Refusal> {
     refuse_with(404, "NoSuchEntity", format!("The {what} with name {name} cannot be found."))
+}
+
+fn members(items: impl Iterator<Item = String>) -> String {
+    items.fold(String::new(), |list, item| list + "<member>" + &item + "</member>")
 }
 
 /// A time as IAM writes it: to the second.
@@ -69,11 +74,8 @@ impl State {
     }
 
     fn user_xml(&self, user: &User) -> String {
-        let tags: String = user
-            .tags
-            .iter()
-            .map(|(name, value)| format!("<member>{}{}</member>", tag("Key", name), tag("Value", value)))
-            .collect();
+        let tags =
+            members(user.tags.iter().map(|(name, value)| [tag("Key", name), tag("Value", value)].concat()));
         format!(
             "<User>{}{}{}{}{}<Tags>{tags}</Tags></User>",
             tag("Path", &user.path),
@@ -90,19 +92,11 @@ impl State {
         let keys: Vec<&Key> = user.keys.iter().filter(|key| key.exists_at(seen_at)).collect();
         let from: usize = request.text("Marker").parse().unwrap_or(0);
         let to = (from + self.options.page).min(keys.len());
-        let rows: String = keys[from.min(to)..to]
-            .iter()
-            .map(|key| {
-                let status = if key.active_at(seen_at) { "Active" } else { "Inactive" };
-                format!(
-                    "<member>{}{}{}{}</member>",
-                    tag("UserName", &user.name),
-                    tag("AccessKeyId", &key.id),
-                    tag("Status", status),
-                    tag("CreateDate", key.created)
-                )
-            })
-            .collect();
+        let rows = members(keys[from.min(to)..to].iter().map(|key| {
+            let status = if key.active_at(seen_at) { "Active" } else { "Inactive" };
+            let (user, id) = (tag("UserName", &user.name), tag("AccessKeyId", &key.id));
+            [user, id, tag("Status", status), tag("CreateDate", key.created)].concat()
+        }));
         let more = to < keys.len();
         let marker = if more { tag("Marker", to) } else { String::new() };
         Body::Xml(format!(

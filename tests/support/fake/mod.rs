@@ -6,6 +6,7 @@
 //!
 //! Every call is recorded, may be hit by a fault, and is followed by a look at the promises.
 
+mod account;
 mod events;
 mod iam;
 mod secrets;
@@ -31,10 +32,10 @@ use aws_types::region::Region;
 use keywheel::Clock;
 use tokio::sync::Notify;
 
-pub use state::{
-    Call, Execution, Key, Maker, Options, Role, Secret, State, TaskAnswer, TrailRecord, Use, User, Version,
-    random_secret,
+pub use account::{
+    Call, Execution, Key, Maker, Options, Role, Secret, TaskAnswer, TrailRecord, Use, User, Version,
 };
+pub use state::{State, random_secret};
 pub use wire::{Answer, Body, Refusal, Request, refuse, refuse_with};
 
 use crate::faults::Kind;
@@ -76,7 +77,7 @@ impl TimeSource for FakeTime {
 }
 
 enum Effect {
-    Reply(HttpResponse),
+    Reply(Box<HttpResponse>),
     Drop,
     Hang,
 }
@@ -128,11 +129,12 @@ impl Fake {
         let index = state.calls.len();
         let id = format!("request-{index}");
         let call = state.record(request, invocation.as_ref(), fault);
+        let reply = |response| Effect::Reply(Box::new(response));
         let effect = match fault {
-            Some(Kind::Refused) => Effect::Reply(wire::write(request, &denied(request), &id)),
-            Some(Kind::Throttled) => Effect::Reply(wire::write(request, &throttled(request), &id)),
+            Some(Kind::Refused) => reply(wire::write(request, &denied(request), &id)),
+            Some(Kind::Throttled) => reply(wire::write(request, &throttled(request), &id)),
             Some(Kind::ErrorBefore) => {
-                Effect::Reply(wire::reply(500, "<Internal>the fake's own failure</Internal>".into(), &id))
+                reply(wire::reply(500, "<Internal>the fake's own failure</Internal>".into(), &id))
             }
             Some(Kind::LostBefore) => Effect::Drop,
             Some(Kind::TimeoutBefore) => Effect::Hang,
@@ -147,14 +149,12 @@ impl Fake {
                 match after {
                     Some(Kind::LostAfter) => Effect::Drop,
                     Some(Kind::TimeoutAfter) => Effect::Hang,
-                    Some(Kind::GarbledAfter) => {
-                        Effect::Reply(wire::reply(200, "<<this is no reply".into(), &id))
-                    }
+                    Some(Kind::GarbledAfter) => reply(wire::reply(200, "<<this is no reply".into(), &id)),
                     Some(Kind::KilledAfter) => {
                         kill(invocation.as_ref());
                         Effect::Hang
                     }
-                    _ => Effect::Reply(wire::write(request, &answer, &id)),
+                    _ => reply(wire::write(request, &answer, &id)),
                 }
             }
         };
@@ -240,7 +240,7 @@ impl State {
 impl HttpConnector for Fake {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         match self.take(&Request::read(&request)) {
-            Effect::Reply(response) => HttpConnectorFuture::ready(Ok(response)),
+            Effect::Reply(response) => HttpConnectorFuture::ready(Ok(*response)),
             Effect::Drop => {
                 let error = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the connection broke");
                 HttpConnectorFuture::ready(Err(ConnectorError::io(error.into())))

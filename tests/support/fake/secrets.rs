@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::state::{Secret, State, Version};
+use super::account::{Secret, Version};
+use super::state::State;
 use super::wire::{Answer, Body, Request, refuse};
 
 const CURRENT: &str = "AWSCURRENT";

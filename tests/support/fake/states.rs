@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::state::{Execution, State, TaskAnswer};
+use super::account::{Execution, TaskAnswer};
+use super::state::State;
 use super::wire::{Answer, Body, Request, refuse};
 
 impl State {

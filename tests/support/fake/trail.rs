@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::state::{State, TrailRecord};
+use super::account::TrailRecord;
+use super::state::State;
 use super::wire::{Answer, Body, Request};
 
 /// What `LookupEvents` gives at most in one page.
@@ -52,7 +53,7 @@ impl State {
     }
 
     /// Writes the record of a key that somebody else made.
-    pub fn trail_made_by(&mut self, key: &str, identity: Value, agent: &str) {
+    pub fn trail_made_by(&mut self, key: &str, identity: &Value, agent: &str) {
         let at = self.now();
         let record = json!({
             "eventName": "CreateAccessKey",

@@ -157,13 +157,10 @@ fn canonical(request: &HttpRequest, url: &str, body: &str, signed: &str) -> Stri
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let headers: String = signed
-        .split(';')
-        .map(|name| {
-            let value = request.headers().get(name).unwrap_or(if name == "host" { host } else { "" });
-            format!("{name}:{}\n", value.trim())
-        })
-        .collect();
+    let headers = signed.split(';').fold(String::new(), |list, name| {
+        let value = request.headers().get(name).unwrap_or(if name == "host" { host } else { "" });
+        list + name + ":" + value.trim() + "\n"
+    });
     let hash = hex(&Sha256::digest(body.as_bytes()));
     format!("{}\n{path}\n{query}\n{headers}\n{signed}\n{hash}", request.method())
 }
