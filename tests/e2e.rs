@@ -21,11 +21,21 @@ mod scene;
 #[path = "e2e/watch.rs"]
 mod watch;
 
-#[path = "e2e/whole.rs"]
-mod whole;
+#[path = "e2e/adoption.rs"]
+mod adoption;
 #[path = "e2e/blocked.rs"]
 mod blocked;
+#[path = "e2e/consumer.rs"]
+mod consumer;
+#[path = "e2e/create.rs"]
+mod create;
+#[path = "e2e/inbox.rs"]
+mod inbox;
+#[path = "e2e/notices.rs"]
+mod notices;
 #[path = "e2e/stopped.rs"]
 mod stopped;
 #[path = "e2e/together.rs"]
 mod together;
+#[path = "e2e/whole.rs"]
+mod whole;

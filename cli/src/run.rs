@@ -2,6 +2,7 @@
 
 use aws_sdk_sfn::operation::describe_execution::DescribeExecutionOutput;
 use aws_sdk_sfn::types::{ExecutionStatus, StateEnteredEventDetails, StateExitedEventDetails};
+use facts::executions;
 use jiff::Timestamp;
 use keywheel::rotation::{Caught, Request};
 use keywheel::{Outcome, Rotation, RunId, SecretArn, StepError};
@@ -90,16 +91,8 @@ impl Run {
 
     /// Whether the run works on this secret.
     pub(crate) fn names(&self, secret: &SecretArn, name: &str) -> bool {
-        self.request.as_ref().is_some_and(|request| names(&request.secret, secret, name))
+        self.request.as_ref().is_some_and(|request| executions::names(&request.secret, secret, name))
     }
-}
-
-/// Whether what a request called the secret is this secret: its name, its ARN, or its ARN without the six
-/// characters at the end.
-fn names(asked: &str, secret: &SecretArn, name: &str) -> bool {
-    asked == name
-        || asked == secret.as_str()
-        || secret.as_str().strip_prefix(asked).is_some_and(|rest| rest.len() == 7 && rest.starts_with('-'))
 }
 
 /// Starts a run. Repeated by the SDK it stays one run, since the name is chosen here.
@@ -277,17 +270,5 @@ pub(crate) mod tests {
         assert_eq!(back.exit(), Exit::RolledBack);
         back.request.as_mut().unwrap().roll_back = true;
         assert_eq!(back.exit(), Exit::Done);
-    }
-
-    #[test]
-    fn a_run_names_its_secret_in_three_ways() {
-        let arn: SecretArn =
-            "arn:aws:secretsmanager:eu-west-1:111122223333:secret:app/mail-AbCdEf".parse().unwrap();
-        for asked in
-            ["app/mail", arn.as_str(), "arn:aws:secretsmanager:eu-west-1:111122223333:secret:app/mail"]
-        {
-            assert!(names(asked, &arn, "app/mail"), "{asked}");
-        }
-        assert!(!names("app/mai", &arn, "app/mail"));
     }
 }

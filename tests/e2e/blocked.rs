@@ -56,7 +56,14 @@ async fn each_reason_to_block_has_its_name_and_its_remedy_and_changes_nothing() 
         }),
         case!("secret pending deletion", "SecretPendingDeletion", |cloud, _id| {
             let (scene, _) = Scene::managed(&cloud, "deleted").await;
-            cloud.store.delete_secret().secret_id(&scene.secret).recovery_window_in_days(7).send().await.unwrap();
+            cloud
+                .store
+                .delete_secret()
+                .secret_id(&scene.secret)
+                .recovery_window_in_days(7)
+                .send()
+                .await
+                .unwrap();
             (scene, json!({}))
         }),
         case!("not JSON", "NotJson", |cloud, _id| {
@@ -191,12 +198,31 @@ async fn each_refusal_before_the_promotion_ends_with_everything_as_it_was() {
     let Some(cloud) = Cloud::here().await else { return };
     let table = [
         ("iam", "CreateAccessKey", 403, "AccessDenied", "Blocked", "AccessDenied"),
-        ("secretsmanager", "PutSecretValue", 400, "AccessDeniedException", "RolledBack", "AccessDeniedException"),
+        (
+            "secretsmanager",
+            "PutSecretValue",
+            400,
+            "AccessDeniedException",
+            "RolledBack",
+            "AccessDeniedException",
+        ),
         ("secretsmanager", "PutSecretValue", 400, "DecryptionFailure", "RolledBack", "DecryptionFailure"),
         ("sts", "GetCallerIdentity", 403, "AccessDenied", "RolledBack", "Keywheel.Refused"),
-        ("secretsmanager", "UpdateSecretVersionStage", 400, "AccessDeniedException", "RolledBack", "Keywheel.Refused"),
+        (
+            "secretsmanager",
+            "UpdateSecretVersionStage",
+            400,
+            "AccessDeniedException",
+            "RolledBack",
+            "Keywheel.Refused",
+        ),
     ];
-    let run = |cloud: Arc<Cloud>, call: (&'static str, &'static str), status, refused: &'static str, end, code| async move {
+    let run = |cloud: Arc<Cloud>,
+               call: (&'static str, &'static str),
+               status,
+               refused: &'static str,
+               end,
+               code| async move {
         let (scene, _) = Scene::managed(&cloud, "refused").await;
         let (id, before) = (new_id(), scene.truth().await);
         let mut fault = refusal(&id, call, status, refused);
@@ -211,7 +237,10 @@ async fn each_refusal_before_the_promotion_ends_with_everything_as_it_was() {
         scene.rotate().await.expect("Completed");
     };
     let cases = table.map(|(service, action, status, refused, end, code)| {
-        (format!("{action} {refused}"), run(Arc::clone(&cloud), (service, action), status, refused, end, code))
+        (
+            format!("{action} {refused}"),
+            run(Arc::clone(&cloud), (service, action), status, refused, end, code),
+        )
     });
     all(5, cases.into()).await;
 }

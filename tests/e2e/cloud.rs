@@ -174,7 +174,13 @@ impl Cloud {
     }
 
     /// All rows of a paged action of the JSON protocol.
-    pub(crate) async fn pages(&self, service: &str, target: &str, mut input: Value, rows: &str) -> Vec<Value> {
+    pub(crate) async fn pages(
+        &self,
+        service: &str,
+        target: &str,
+        mut input: Value,
+        rows: &str,
+    ) -> Vec<Value> {
         let mut found = Vec::new();
         loop {
             let mut reply = self.call(service, target, &input).await;

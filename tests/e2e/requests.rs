@@ -59,7 +59,9 @@ impl Request {
             ("ssm", "GetParameter") => Kind::Switch,
             ("events", "PutEvents") | ("sns", "Publish") => Kind::Notice,
             ("states", action) if action.starts_with("SendTask") => Kind::Notice,
-            (_, action) if ["Get", "List", "Describe", "Lookup"].iter().any(|read| action.starts_with(read)) => {
+            (_, action)
+                if ["Get", "List", "Describe", "Lookup"].iter().any(|read| action.starts_with(read)) =>
+            {
                 Kind::Read
             }
             _ => Kind::Write,

@@ -112,7 +112,14 @@ impl Scene {
 
     /// Stores a value as a person does: it becomes AWSCURRENT at once.
     pub(crate) async fn put(&self, value: &str) {
-        self.cloud.store.put_secret_value().secret_id(&self.secret).secret_string(value).send().await.unwrap();
+        self.cloud
+            .store
+            .put_secret_value()
+            .secret_id(&self.secret)
+            .secret_string(value)
+            .send()
+            .await
+            .unwrap();
     }
 
     /// The text that AWSCURRENT names.
@@ -154,7 +161,8 @@ impl Scene {
             return BTreeMap::new();
         };
         let versions = told.version_ids_to_stages().cloned().unwrap_or_default();
-        let labels = versions.into_iter().flat_map(|(id, labels)| labels.into_iter().map(move |l| (l, id.clone())));
+        let labels =
+            versions.into_iter().flat_map(|(id, labels)| labels.into_iter().map(move |l| (l, id.clone())));
         labels.filter(|(label, _)| label.starts_with("AWS")).collect()
     }
 

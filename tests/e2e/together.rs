@@ -49,7 +49,8 @@ async fn of_two_runs_at_once_one_completes_and_one_new_key_is_made() {
         Some(("iam", "CreateAccessKey")),
         Some(("secretsmanager", "PutSecretValue")),
     ];
-    all(4, slow.into_iter().map(|slow| (format!("{slow:?}"), race(Arc::clone(&cloud), slow))).collect()).await;
+    all(4, slow.into_iter().map(|slow| (format!("{slow:?}"), race(Arc::clone(&cloud), slow))).collect())
+        .await;
 }
 
 #[tokio::test]

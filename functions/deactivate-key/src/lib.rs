@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use aws_sdk_iam::types::StatusType;
 use aws_types::SdkConfig;
-use facts::secrets::CURRENT;
 use facts::{iam, secrets, trail};
 use jiff::Timestamp;
 use keywheel::clock::{after, wait_time};
@@ -58,12 +57,7 @@ impl Step for DeactivateKey {
         let mode =
             facts::switch::mode(&aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run)), &ctx.stage)
                 .await?;
-        let current = match secrets::describe(&store, secret.as_str()).await {
-            Ok(secret) if !secret.deleted => secret.labelled(CURRENT),
-            Ok(_) => None,
-            Err(error) if error.is_refused(&["ResourceNotFoundException"]) => None,
-            Err(error) => return Err(error),
-        };
+        let current = secrets::current(&store, &secret).await?;
         let keys = iam::keys(&client, &user).await?;
         let mut facts =
             gate::Facts { now: ctx.clock.now(), mode, current, keys, rivals: None, last_use: None };

@@ -1,7 +1,6 @@
 //! The `DeleteKey` state: deletes a superseded key at the end of its grace, and only then.
 
 use aws_types::SdkConfig;
-use facts::secrets::CURRENT;
 use facts::{iam, secrets};
 use keywheel::clock::wait_time;
 use keywheel::decide::delete::{self, Delete};
@@ -43,12 +42,7 @@ impl Step for DeleteKey {
         let mode =
             facts::switch::mode(&aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run)), &ctx.stage)
                 .await?;
-        let current = match secrets::describe(&store, secret.as_str()).await {
-            Ok(secret) if !secret.deleted => secret.labelled(CURRENT),
-            Ok(_) => None,
-            Err(error) if error.is_refused(&["ResourceNotFoundException"]) => None,
-            Err(error) => return Err(error),
-        };
+        let current = secrets::current(&store, &secret).await?;
         let keys = iam::keys(&client, &user).await?;
         let last_use = if key::find(&keys, &old).is_some_and(|key| !KeyFacts::is_active(key)) {
             match iam::last_use(&client, &old).await {

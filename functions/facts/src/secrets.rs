@@ -96,6 +96,16 @@ pub async fn describe(client: &Client, id: &str) -> Result<Secret, StepError> {
     })
 }
 
+/// The version that AWSCURRENT names now; `None` where the secret is gone or about to be.
+pub async fn current(client: &Client, arn: &SecretArn) -> Result<Option<VersionId>, StepError> {
+    match describe(client, arn.as_str()).await {
+        Ok(secret) if secret.deleted => Ok(None),
+        Ok(secret) => Ok(secret.labelled(CURRENT)),
+        Err(error) if error.is_refused(&["ResourceNotFoundException"]) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Which version of a secret to read.
 #[derive(Debug, Clone, Copy)]
 pub enum Which<'a> {

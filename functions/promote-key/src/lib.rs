@@ -58,7 +58,7 @@ impl Step for PromoteKey {
         let expected = doc.baseline()?.current.as_ref().map(|current| current.version.clone());
         let expected =
             expected.ok_or_else(|| StepError::BadInput("the document has no current version".into()))?;
-        if mode != Mode::Live && current(&store, &secret).await?.as_ref() != Some(&new) {
+        if mode != Mode::Live && secrets::current(&store, &secret).await?.as_ref() != Some(&new) {
             doc.give_up(Why::new(
                 "Paused",
                 format!("The new key was not promoted: the installation is {mode}."),
@@ -125,13 +125,6 @@ async fn take_over(
     Ok(())
 }
 
-async fn current(
-    store: &aws_sdk_secretsmanager::Client,
-    secret: &keywheel::SecretArn,
-) -> Result<Option<VersionId>, StepError> {
-    Ok(secrets::describe(store, secret.as_str()).await?.labelled(CURRENT))
-}
-
 /// Moves AWSCURRENT from `from` to `to`, and succeeds only where `to` is current afterwards.
 pub async fn swap(
     store: &aws_sdk_secretsmanager::Client,
@@ -149,7 +142,7 @@ pub async fn swap(
         .await;
     let Err(error) = moved else { return Ok(()) };
     let error = StepError::from_sdk("secretsmanager:UpdateSecretVersionStage", &error);
-    match current(store, secret).await? {
+    match secrets::current(store, secret).await? {
         Some(now) if now == *to => Ok(()),
         Some(now) if now == *from => Err(error),
         other => {
