@@ -29,13 +29,23 @@ mod blocked;
 mod consumer;
 #[path = "e2e/create.rs"]
 mod create;
+#[path = "e2e/gate.rs"]
+mod gate;
 #[path = "e2e/inbox.rs"]
 mod inbox;
+#[path = "e2e/leaks.rs"]
+mod leaks;
 #[path = "e2e/notices.rs"]
 mod notices;
+#[path = "e2e/rollback.rs"]
+mod rollback;
 #[path = "e2e/stopped.rs"]
 mod stopped;
+#[path = "e2e/switch.rs"]
+mod switch;
 #[path = "e2e/together.rs"]
 mod together;
+#[path = "e2e/token.rs"]
+mod token;
 #[path = "e2e/whole.rs"]
 mod whole;

@@ -47,6 +47,7 @@ async fn with_value(cloud: &Arc<Cloud>, change: impl FnOnce(&mut Value)) -> Prep
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table, one case after another")]
 async fn each_reason_to_block_has_its_name_and_its_remedy_and_changes_nothing() {
     let Some(cloud) = Cloud::here().await else { return };
     let table = [

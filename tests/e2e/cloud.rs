@@ -108,7 +108,8 @@ impl Cloud {
             root,
             endpoint,
             control: need("KEYWHEEL_LOCAL_CONTROL"),
-            http: Client::builder(TokioExecutor::new()).build_http(),
+            // The emulator closes idle connections, at times in the moment when one is taken up again.
+            http: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http(),
             _guard: guard,
         };
         cloud.mark = cloud.last_request().await;

@@ -15,7 +15,7 @@ async fn creations(run: &Run) -> Vec<Request> {
     log
 }
 
-fn fault(run: &str, how: Value) -> Value {
+fn fault(run: &str, how: &Value) -> Value {
     let mut fault = json!({ "service": "iam", "action": "CreateAccessKey", "app_contains": run });
     fault.as_object_mut().unwrap().extend(how.as_object().unwrap().clone());
     fault
@@ -27,7 +27,7 @@ async fn a_lost_create_response_leaves_no_orphan_key() {
     let lost = |cloud: Arc<Cloud>, how: Value| async move {
         let (scene, old) = Scene::managed(&cloud, "lost").await;
         let id = new_id();
-        cloud.fault(fault(&id, how)).await;
+        cloud.fault(fault(&id, &how)).await;
         let run = scene.start_with(&id, json!({})).await;
         let end = run.end().await;
         end.expect("Completed");
@@ -64,7 +64,7 @@ async fn a_create_that_failed_before_it_took_effect_is_sent_once_an_attempt() {
     let failed = |cloud: Arc<Cloud>, how: Value| async move {
         let (scene, old) = Scene::managed(&cloud, "unmade").await;
         let id = new_id();
-        cloud.fault(fault(&id, how)).await;
+        cloud.fault(fault(&id, &how)).await;
         let run = scene.start_with(&id, json!({})).await;
         run.end().await.expect("Completed");
         assert_ne!(scene.expect_one_working_key().await.id, old.id);
@@ -87,7 +87,7 @@ async fn a_create_that_is_refused_is_sent_once() {
     let Some(cloud) = Cloud::here().await else { return };
     let (scene, old) = Scene::managed(&cloud, "denied").await;
     let (id, before) = (new_id(), scene.truth().await);
-    cloud.fault(fault(&id, json!({ "status": 403, "code": "AccessDenied", "times": null }))).await;
+    cloud.fault(fault(&id, &json!({ "status": 403, "code": "AccessDenied", "times": null }))).await;
     let run = scene.start_with(&id, json!({})).await;
     run.end().await.expect("Blocked").expect_code("AccessDenied");
     assert_eq!(creations(&run).await.len(), 1);

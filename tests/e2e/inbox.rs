@@ -31,8 +31,13 @@ pub(crate) struct Inbox {
 impl Inbox {
     async fn queue(cloud: &Arc<Cloud>) -> (Self, String) {
         let name = format!("e2e-{}", fresh());
-        let made = cloud.call("sqs", "AmazonSQS.CreateQueue", &json!({ "QueueName": name })).await;
         let arn = format!("arn:aws:sqs:{}:{}:{name}", cloud.region(), cloud.account());
+        let senders = json!({ "Service": ["events.amazonaws.com", "sns.amazonaws.com"] });
+        let statement =
+            json!({ "Effect": "Allow", "Principal": senders, "Action": "sqs:SendMessage", "Resource": arn });
+        let policy = json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string();
+        let input = json!({ "QueueName": name, "Attributes": { "Policy": policy } });
+        let made = cloud.call("sqs", "AmazonSQS.CreateQueue", &input).await;
         let url = made["QueueUrl"].as_str().unwrap().to_owned();
         (Self { cloud: Arc::clone(cloud), url, name, subscription: None, got: Vec::new() }, arn)
     }

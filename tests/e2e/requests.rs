@@ -23,8 +23,6 @@ pub(crate) struct Request {
     /// The reply's status; 0 where the reply was dropped.
     pub(crate) status: u16,
     app: Option<String>,
-    /// What it names.
-    pub(crate) target: Option<String>,
     reply: Option<Reply>,
 }
 

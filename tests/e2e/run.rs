@@ -93,9 +93,12 @@ impl Run {
                 let doc = told.output().and_then(|output| serde_json::from_str(output).ok());
                 return Ended { status: told.status().clone(), doc: doc.unwrap_or_default() };
             }
-            if Instant::now() > until {
-                panic!("run {} has not ended; it visited {:?}", self.id, self.visited().await);
-            }
+            assert!(
+                Instant::now() < until,
+                "run {} has not ended; it visited {:?}",
+                self.id,
+                self.visited().await
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

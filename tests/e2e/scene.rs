@@ -192,7 +192,7 @@ impl Scene {
 /// A value that a user's secret holds beside the pair, and nobody else knows.
 pub(crate) fn pepper(user: &str) -> String {
     let digest = Sha256::digest(format!("pepper of {user}"));
-    digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+    digest.iter().take(12).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// Makes a user.

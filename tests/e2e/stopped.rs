@@ -24,8 +24,18 @@ fn late(run: &str, call: (&str, &str), skip: u32) -> Value {
     fault
 }
 
+fn once(mut fault: Value) -> Value {
+    fault["times"] = json!(1);
+    fault
+}
+
+/// What makes a run fail after it has made a key.
+fn unstored(run: &str) -> Value {
+    once(refusal(run, ("secretsmanager", "PutSecretValue"), 400, "AccessDeniedException"))
+}
+
 /// Each state, and what makes it last long enough to be stopped in.
-const STATES: [(&str, Faults); 14] = [
+const STATES: [(&str, Faults); 18] = [
     ("Look", |run| vec![late(run, ("ssm", "GetParameter"), 0)]),
     ("CreateKey", |run| vec![late(run, ("iam", "ListAccessKeys"), 1)]),
     ("CreateKey", |run| vec![late(run, ("iam", "CreateAccessKey"), 0)]),
@@ -34,15 +44,25 @@ const STATES: [(&str, Faults); 14] = [
     ("PromoteKey", |run| vec![late(run, ("secretsmanager", "UpdateSecretVersionStage"), 0)]),
     ("NotifyPromoted", |run| vec![late(run, ("events", "PutEvents"), 0)]),
     ("Overlap", |_| Vec::new()),
+    // Nothing to tell where the last use cannot be read; the stop comes in the wait that follows.
+    ("NotifyStillInUse", |run| {
+        vec![once(refusal(run, ("iam", "GetAccessKeyLastUsed"), 403, "AccessDenied"))]
+    }),
     ("DeactivateKey", |run| vec![late(run, ("iam", "UpdateAccessKey"), 0)]),
     ("NotifyDeactivated", |run| vec![late(run, ("events", "PutEvents"), 1)]),
     ("Grace", |_| Vec::new()),
     ("DeleteKey", |run| vec![late(run, ("iam", "DeleteAccessKey"), 0)]),
     ("NotifyOutcome", |run| vec![late(run, ("events", "PutEvents"), 2)]),
-    ("RollBack", |run| {
-        let mut refused = refusal(run, ("secretsmanager", "PutSecretValue"), 400, "AccessDeniedException");
-        refused["times"] = json!(1);
-        vec![refused, late(run, ("iam", "UpdateAccessKey"), 0)]
+    ("AwaitDelivery", |run| vec![refusal(run, ("events", "PutEvents"), 400, "AccessDeniedException")]),
+    ("RollBack", |run| vec![unstored(run), late(run, ("iam", "UpdateAccessKey"), 0)]),
+    ("NotifyStuck", |run| {
+        let stuck = refusal(run, ("iam", "UpdateAccessKey"), 403, "AccessDenied");
+        vec![unstored(run), stuck, late(run, ("events", "PutEvents"), 0)]
+    }),
+    ("AwaitRecord", |run| {
+        let mut lost = late(run, ("iam", "CreateAccessKey"), 0);
+        (lost["when"], lost["drop"], lost["delay_ms"]) = (json!("after"), json!(true), json!(0));
+        vec![lost, refusal(run, ("cloudtrail", "LookupEvents"), 400, "AccessDeniedException")]
     }),
 ];
 
