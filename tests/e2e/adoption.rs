@@ -1,8 +1,11 @@
 //! The first key of a secret, and keys that somebody made by hand.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::cloud::Cloud;
+use crate::run::all;
 use crate::scene::Scene;
 
 #[tokio::test]
@@ -62,8 +65,7 @@ async fn p2_a_strangers_key_is_left_alone_and_the_text_says_how_to_retire_it() {
 #[tokio::test]
 async fn a_hand_made_key_that_is_to_be_retired_is_gone_after_two_rotations() {
     let Some(cloud) = Cloud::here().await else { return };
-    // Once before the secret has a key, once beside a current key that was stored by hand.
-    for stored in [false, true] {
+    let retire = |cloud: Arc<Cloud>, stored: bool| async move {
         let scene = Scene::bare(&cloud, "retire").await;
         if stored {
             let current = scene.make_key().await;
@@ -81,5 +83,8 @@ async fn a_hand_made_key_that_is_to_be_retired_is_gone_after_two_rotations() {
         scene.rotate().await.expect("Completed");
         let ours = scene.expect_one_working_key().await;
         assert!(ours.id != retired.id && !by_hand.contains_key(&ours.id));
-    }
+    };
+    // Once before the secret has a key, once beside a current key that was stored by hand.
+    let cases = [false, true].map(|stored| (format!("stored: {stored}"), retire(Arc::clone(&cloud), stored)));
+    all(2, cases.into()).await;
 }

@@ -30,7 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Held by every test; by one alone where it turns the installation's switch.
 static SWITCH: RwLock<()> = RwLock::const_new(());
-/// The emulator takes the whole list of faults at once, so a fault is added under this.
+/// The emulator takes the whole list of faults at once, so a fault is added under this: what is left of the list
+/// is read, lengthened and put back. Tests plan their faults before the run that meets them starts.
 static FAULTS: Mutex<()> = Mutex::const_new(());
 
 enum Guard {

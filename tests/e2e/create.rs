@@ -100,10 +100,10 @@ async fn a_promotion_whose_reply_is_lost_is_recognised() {
     let Some(cloud) = Cloud::here().await else { return };
     let (scene, old) = Scene::managed(&cloud, "promoted").await;
     let id = new_id();
-    let call =
-        json!({ "service": "secretsmanager", "action": "UpdateSecretVersionStage", "app_contains": id });
-    let mut fault = call;
-    fault.as_object_mut().unwrap().extend([("when".into(), json!("after")), ("drop".into(), json!(true))]);
+    let fault = json!({
+        "service": "secretsmanager", "action": "UpdateSecretVersionStage", "app_contains": id,
+        "when": "after", "drop": true,
+    });
     cloud.fault(fault).await;
     let run = scene.start_with(&id, json!({})).await;
     run.end().await.expect("Completed");

@@ -38,9 +38,17 @@ fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
+/// What to look for: of these forms the ones that no shorter one among them would find.
+fn shortest(forms: Vec<String>) -> BTreeSet<String> {
+    let forms: BTreeSet<String> = forms.into_iter().collect();
+    let found_by_another =
+        |form: &String| forms.iter().any(|other| other != form && form.contains(other.as_str()));
+    forms.iter().filter(|form| !found_by_another(form)).cloned().collect()
+}
+
 /// The names of the places where one of the secrets is; never the secret.
 fn found<'a>(secrets: impl IntoIterator<Item = &'a String>, places: &[Place]) -> BTreeSet<String> {
-    let forms: BTreeSet<String> = secrets.into_iter().flat_map(|secret| forms(secret)).collect();
+    let forms: BTreeSet<String> = secrets.into_iter().flat_map(|secret| shortest(forms(secret))).collect();
     let leaks = |place: &&Place| forms.iter().any(|form| place.1.contains(form.as_str()));
     places.iter().filter(leaks).map(|place| place.0.clone()).collect()
 }

@@ -234,6 +234,8 @@ async fn store_placeholder(
         .secret_id(secret.as_str())
         .client_request_token(version.as_str())
         .secret_string(SecretValue::placeholder(user))
+        // AWSCURRENT falls to the first version by itself; where somebody else was faster, it must not move.
+        .version_stages(PENDING)
         .send()
         .await
         .map(|_| ())

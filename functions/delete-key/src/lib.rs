@@ -34,7 +34,7 @@ impl Step for DeleteKey {
         let secret = doc.secret()?.clone();
         let user = doc.baseline()?.user.name.clone();
         let old = doc.old_key()?.key.clone();
-        let version = doc.new_key()?.version.clone();
+        let new = doc.new_key()?.clone();
         let disabled_at =
             doc.disabled_at.ok_or_else(|| StepError::BadInput("the document has no disabled_at".into()))?;
         let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, secret.region()));
@@ -55,8 +55,13 @@ impl Step for DeleteKey {
         };
         let now = ctx.clock.now();
         let facts = delete::Facts { now, mode, current, keys, last_use };
-        let run =
-            delete::Run { version: version.as_ref(), old: &old, disabled_at, grace: doc.policy.grace.get() };
+        let run = delete::Run {
+            version: new.version.as_ref(),
+            new: &new.key,
+            old: &old,
+            disabled_at,
+            grace: doc.policy.grace.get(),
+        };
         match delete::decide(&facts, &run) {
             Delete::Yes => {
                 let gone = client

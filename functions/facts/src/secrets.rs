@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType};
+use jiff::Timestamp;
 use keywheel::{RunId, SecretArn, StepError, UserName, VersionId};
+
+use crate::timestamp;
 
 /// The secret's tag that names its user.
 pub const TAG_USER: &str = "keywheel:user";
@@ -119,6 +122,8 @@ pub enum Which<'a> {
 pub struct Value {
     /// The version's id.
     pub version: VersionId,
+    /// When the version was written.
+    pub created: Option<Timestamp>,
     /// The text. Never printed: there is no `Debug` for it.
     pub text: Option<String>,
 }
@@ -139,7 +144,8 @@ pub async fn value(client: &Client, arn: &SecretArn, which: Which<'_>) -> Result
     };
     let version = reply.version_id().unwrap_or_default();
     let version = version.parse().map_err(|error| StepError::Conflict(format!("GetSecretValue: {error}")))?;
-    Ok(Some(Value { version, text: reply.secret_string().map(str::to_owned) }))
+    let created = reply.created_date().and_then(timestamp);
+    Ok(Some(Value { version, created, text: reply.secret_string().map(str::to_owned) }))
 }
 
 /// Other secrets whose tag names this user.

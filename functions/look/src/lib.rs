@@ -88,6 +88,7 @@ impl Look {
         let name = user.facts.name.clone();
         let keys = facts::iam::keys(&iam, &name).await?;
         let value = secrets::value(&store, &secret.arn, Which::Label(CURRENT)).await.map_err(unreadable)?;
+        let written = value.as_ref().and_then(|value| value.created);
         let (current, value) = match value {
             Some(value) => {
                 let parsed = SecretValue::parse(value.text.as_deref(), &name).map_err(|error| {
@@ -121,8 +122,10 @@ impl Look {
         {
             let stored =
                 secrets::value(&store, &secret.arn, Which::Version(&version)).await.map_err(unreadable)?;
+            // Older than what is current, it is no work on its way: it was current once and its label stayed.
+            let newer = stored.as_ref().is_some_and(|stored| current.is_none() || stored.created >= written);
             let parsed = stored.and_then(|stored| SecretValue::parse(stored.text.as_deref(), &name).ok());
-            pending = Some(Pending {
+            pending = newer.then_some(Pending {
                 run: facts::executions::at_work(&sfn, &doc.execution, &secret.runs_on(&version), of).await?,
                 key: parsed.as_ref().and_then(SecretValue::key),
                 same_fields: parsed

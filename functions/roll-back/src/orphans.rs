@@ -1,14 +1,15 @@
 //! Clears keys that a lost process of ours made and never stored, and nobody else's.
 
 use aws_sdk_iam::types::StatusType;
-use facts::secrets::{self, CURRENT, PENDING, PREVIOUS};
+use facts::secrets::{self, CURRENT, PENDING, PREVIOUS, Which};
 use facts::trail;
 use keywheel::clock::wait_time;
 use keywheel::decide::entry::RunState;
 use keywheel::decide::orphan::{self, Attribution};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Outcome, Phase, Suspect, Why};
-use keywheel::{Rotation, StepError, aws};
+use keywheel::secret::SecretValue;
+use keywheel::{Rotation, RunId, StepError, aws};
 use tracing::info;
 
 use crate::{Tools, undo};
@@ -123,7 +124,34 @@ async fn attribute(tools: &Tools<'_>, doc: &Rotation, suspect: &Suspect) -> Resu
     };
     let mut ended = false;
     if let Some(run) = record.as_ref().and_then(|record| record.run) {
+        // An orphan is a key that nobody stored. One that its run did store may have been current since,
+        // wherever the labels have moved: it is for the gate, never for this.
+        if was_stored(tools, doc, run, suspect).await? {
+            return Ok(Attribution::NotOurs(format!(
+                "key {} was stored by run {run} and may be in use",
+                suspect.key
+            )));
+        }
         ended = facts::executions::has_ended(&tools.sfn, &doc.execution, run).await?;
     }
     Ok(orphan::decide(suspect, record.as_ref(), tools.create_role, |_| ended, now))
+}
+
+async fn was_stored(
+    tools: &Tools<'_>,
+    doc: &Rotation,
+    run: RunId,
+    suspect: &Suspect,
+) -> Result<bool, StepError> {
+    let user = &doc.baseline()?.user.name;
+    match secrets::value(&tools.store, doc.secret()?, Which::Version(&run.version())).await {
+        Ok(None) => Ok(false),
+        Ok(Some(value)) => match SecretValue::parse(value.text.as_deref(), user) {
+            Ok(value) => Ok(value.key().as_ref() == Some(&suspect.key)),
+            // A version under this run's id that cannot be understood might hold anything.
+            Err(_) => Ok(true),
+        },
+        Err(StepError::Refused(_)) => Ok(true),
+        Err(error) => Err(error),
+    }
 }

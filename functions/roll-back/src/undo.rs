@@ -24,7 +24,18 @@ pub(crate) async fn undo(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotatio
         return remove(tools, doc, None, now).await;
     };
     let version = doc.new.as_ref().and_then(|new| new.version.clone()).unwrap_or_else(|| doc.run.version());
+    if doc.phase == Phase::TakeOver {
+        // Nothing was begun but the claim: the ended run's work waits for the next one.
+        secrets::disclaim(&tools.store, doc.secret()?, &version, doc.run).await?;
+        let why = doc.why.take().unwrap_or_else(|| caught(&doc));
+        doc.end(now, Outcome::Blocked, why);
+        return Ok(doc);
+    }
     if labels.labelled(CURRENT).as_ref() == Some(&version) {
+        if let Some(new) = &doc.new {
+            // An earlier attempt may have made it Inactive before the promotion showed.
+            tools.set(&user, &new.key, StatusType::Active).await?;
+        }
         return Ok(found_promoted(doc, now));
     }
     if labels.carries(&version, PREVIOUS) {

@@ -100,6 +100,8 @@ pub struct Version {
     pub text: Option<String>,
     /// Its labels.
     pub stages: BTreeSet<String>,
+    /// When it was written.
+    pub created: Timestamp,
 }
 
 /// A secret.

@@ -71,6 +71,7 @@ impl State {
                 .push("PutSecretValue without a token: a retry would write a second version".into());
         }
         let text = request.params.get("SecretString").and_then(Value::as_str).map(str::to_owned);
+        let created = self.now();
         let secret = &mut self.secrets[index];
         if let Some(known) = secret.versions.iter().find(|version| version.id == token) {
             // The same data is a repeat and changes nothing, not even labels.
@@ -88,7 +89,8 @@ impl State {
         if secret.versions.is_empty() && !stages.iter().any(|stage| stage == CURRENT) {
             stages.push(CURRENT.into());
         }
-        secret.versions.push(Version { id: token.clone(), text, stages: std::collections::BTreeSet::new() });
+        let stages_yet = std::collections::BTreeSet::new();
+        secret.versions.push(Version { id: token.clone(), text, stages: stages_yet, created });
         for stage in stages {
             attach(secret, &stage, &token);
         }
@@ -149,11 +151,13 @@ impl State {
     /// Writes a version as a person with the console would, with the label AWSCURRENT.
     pub fn put_current(&mut self, name: &str, text: &str) -> String {
         let id = uuid::Uuid::new_v4().to_string();
+        let created = self.now();
         let secret = self.secrets.iter_mut().find(|secret| secret.name == name).unwrap();
         let version = Version {
             id: id.clone(),
             text: Some(text.to_owned()),
             stages: std::collections::BTreeSet::new(),
+            created,
         };
         secret.versions.push(version);
         attach(secret, CURRENT, &id);
@@ -241,6 +245,7 @@ fn get(secret: &Secret, request: &Request) -> Answer {
         return refuse("ResourceNotFoundException", message);
     };
     let mut reply = written(secret, &version.id);
+    reply["CreatedDate"] = version.created.as_duration().as_secs_f64().into();
     match &version.text {
         Some(text) => reply["SecretString"] = text.clone().into(),
         None => reply["SecretBinary"] = "AAEC".into(),

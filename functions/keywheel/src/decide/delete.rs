@@ -29,6 +29,8 @@ pub struct Facts {
 pub struct Run<'a> {
     /// The version that must be current.
     pub version: Option<&'a VersionId>,
+    /// The key that stays.
+    pub new: &'a AccessKeyId,
     /// The key to be deleted.
     pub old: &'a AccessKeyId,
     /// When it was read back Inactive.
@@ -63,6 +65,10 @@ const PATIENCE: Duration = Duration::from_hours(24);
 pub fn decide(facts: &Facts, run: &Run<'_>) -> Delete {
     if facts.current.as_ref() != run.version {
         return Delete::StandDown;
+    }
+    if !key::find(&facts.keys, run.new).is_some_and(KeyFacts::is_active) {
+        // The old key may be the only way back.
+        return Delete::Held(format!("the current key {} is not Active", run.new));
     }
     let Some(old) = key::find(&facts.keys, run.old) else { return Delete::Gone };
     if old.is_active() {

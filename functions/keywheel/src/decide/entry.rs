@@ -138,7 +138,7 @@ fn place(facts: &Facts, user: &str) -> Entry {
 
 fn current_is_unfit(facts: &Facts, user: &str, id: &AccessKeyId) -> Option<Entry> {
     match key::find(&facts.keys, id) {
-        None if facts.reason != Reason::Leaked => Some(blocked(
+        None if facts.reason != Reason::Leaked && !facts.roll_back => Some(blocked(
             "CurrentKeyUnknown",
             format!("The secret holds key {id}, which is not a key of user {user}."),
             "Store the pair that is in use, or remove AccessKeyId and SecretAccessKey from the value to begin anew.",

@@ -78,6 +78,9 @@ pub fn window(promoted_at: Timestamp, policy: &Policy) -> (Timestamp, Timestamp)
 /// How often a gate that stays shut is looked at, at most and at least.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_hours(4));
 
+/// How often a leaked key is looked at that cannot go yet.
+const LEAKED: Duration = Duration::from_secs(5 * 60);
+
 /// Decides. Anything unknown counts as in use.
 pub fn decide(facts: &Facts, run: &Run<'_>) -> Gate {
     if facts.current.as_ref() != run.new.version.as_ref() {
@@ -144,8 +147,17 @@ fn wait_or_hold(facts: &Facts, run: &Run<'_>, why: String) -> Gate {
     if facts.now >= last {
         return Gate::Held(why);
     }
-    let pause = (run.policy.quiet_window.get() / 2).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1);
-    let next = if facts.now < earliest { earliest } else { after(facts.now, pause) };
+    // An execution's history holds 25,000 events, some 14 for each look.
+    let at_most = Duration::try_from(last.duration_since(earliest)).unwrap_or_default() / 500;
+    let pause = (run.policy.quiet_window.get() / 2).max(at_most).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1);
+    let next = if run.leaked {
+        // As soon as what keeps the gate shut may have passed.
+        after(facts.now, LEAKED)
+    } else if facts.now < earliest {
+        earliest
+    } else {
+        after(facts.now, pause)
+    };
     Gate::Wait(next.min(last), why)
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::key::KeyStatus;
 
+const NEW: &str = "AKIANNNNNNNNNNNNNNNN";
 const OLD: &str = "AKIAOOOOOOOOOOOOOOOO";
 /// When the key was made Inactive, and the grace, in seconds.
 const D: i64 = 1_000_000;
@@ -20,19 +21,21 @@ fn facts(now: i64, status: Option<KeyStatus>, last_use: Option<Option<i64>>) -> 
         now: at(now),
         mode: Mode::Live,
         current: Some(version('1')),
-        keys: status
-            .map(|status| KeyFacts { id: OLD.parse().unwrap(), status, created: None })
+        keys: [(OLD, status), (NEW, Some(KeyStatus::Active))]
             .into_iter()
+            .filter_map(|(id, status)| {
+                Some(KeyFacts { id: id.parse().unwrap(), status: status?, created: None })
+            })
             .collect(),
         last_use: last_use.map(|used| LastUse { at: used.map(at), service: None, region: None }),
     }
 }
 
 fn decide(facts: &Facts) -> Delete {
-    let old = OLD.parse().unwrap();
+    let (new, old) = (NEW.parse().unwrap(), OLD.parse().unwrap());
     let version = version('1');
     let grace = Duration::from_secs(GRACE.unsigned_abs());
-    super::decide(facts, &Run { version: Some(&version), old: &old, disabled_at: at(D), grace })
+    super::decide(facts, &Run { version: Some(&version), new: &new, old: &old, disabled_at: at(D), grace })
 }
 
 #[test]
@@ -71,4 +74,17 @@ fn a_pause_a_moved_secret_and_a_missing_key_delete_nothing() {
     let moved = Facts { current: Some(version('2')), ..facts(D + GRACE, off, Some(None)) };
     assert_eq!(decide(&moved), Delete::StandDown);
     assert_eq!(decide(&facts(D + GRACE, None, None)), Delete::Gone);
+}
+
+#[test]
+fn the_only_way_back_stays_while_the_current_key_does_not_work() {
+    for broken in [Some(KeyStatus::Inactive), None] {
+        for old in [Some(KeyStatus::Inactive), None] {
+            let mut facts = facts(D + GRACE, old, Some(None));
+            facts.keys.retain(|key| key.id.as_str() != NEW);
+            let new = broken.map(|status| KeyFacts { id: NEW.parse().unwrap(), status, created: None });
+            facts.keys.extend(new);
+            assert!(matches!(decide(&facts), Delete::Held(_)));
+        }
+    }
 }
