@@ -213,6 +213,51 @@ async fn a_run_stands_down_where_awscurrent_was_moved() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_edit_of_the_secret_makes_no_orphan_of_the_old_key() {
+    let world = World::new();
+    // The old key is one that an earlier run made, so CloudTrail names our role and an ended run for it.
+    world.run(request()).await.expect(Outcome::Completed);
+    let old = world.current_key();
+    let run = world
+        .run_watched(RunId::random(), request(), &mut |state, _| {
+            if state == "DeactivateKey" {
+                // A person adds a field; the pair stays, AWSPREVIOUS moves away from the old key.
+                let new = world.current_key();
+                let mut state = world.fake.state();
+                let text = world.value_of(&mut state, &new).replacen('{', r#"{"Note":"x","#, 1);
+                state.put_current(SECRET, &text);
+            }
+            Control::Go
+        })
+        .await;
+    run.expect(Outcome::Held);
+    world.run(request()).await.expect_blocked("SlotsFull");
+    assert!(world.fake.state().key(&old).unwrap().1.is_active(), "its consumers may hold it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pending_version_older_than_the_current_one_is_not_promoted_again() {
+    let world = World::new();
+    let first = world.current_key();
+    // Promoted, then the owner stores the first pair again by hand, twice: only AWSPENDING is left of ours.
+    let run = world
+        .run_watched(RunId::random(), request(), &mut |state, _| {
+            if state == "DeactivateKey" {
+                let mut state = world.fake.state();
+                let text = world.value_of(&mut state, &first);
+                state.put_current(SECRET, &text);
+                state.put_current(SECRET, &text);
+            }
+            Control::Go
+        })
+        .await;
+    run.expect(Outcome::Held);
+    let keys = world.keys();
+    world.run(request()).await.expect(Outcome::Blocked);
+    assert_eq!((world.current_key(), world.keys()), (first, keys));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_secret_of_the_user_keeps_the_gate_shut() {
     let world = World::new();
     let old = world.current_key();

@@ -442,12 +442,13 @@ impl Rotation {
             self.end(now, Outcome::RolledBack, why);
         } else {
             let old = self.old.as_ref().map_or("(none)", |old| old.key.as_str());
+            let user = self.user_name();
             let why = Why::new(
                 "CurrentMoved",
                 format!("{text} This run leaves key {old} as it is."),
                 format!(
-                    "`keywheel status --user {}` shows the keys; a new run goes on from there.",
-                    self.user_name()
+                    "Look at the secret and the keys (`keywheel status --user {user}`). If key {old} is no longer needed: `keywheel enroll --user {user} --secret {} --retire {old}`.",
+                    self.request.secret
                 ),
             );
             self.end(now, Outcome::Held, why);

@@ -79,7 +79,7 @@ pub fn window(promoted_at: Timestamp, policy: &Policy) -> (Timestamp, Timestamp)
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_hours(4));
 
 /// How often a leaked key is looked at that cannot go yet.
-const LEAKED: Duration = Duration::from_secs(5 * 60);
+const LEAKED: Duration = Duration::from_mins(5);
 
 /// Decides. Anything unknown counts as in use.
 pub fn decide(facts: &Facts, run: &Run<'_>) -> Gate {
