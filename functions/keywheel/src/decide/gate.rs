@@ -151,8 +151,8 @@ fn wait_or_hold(facts: &Facts, run: &Run<'_>, why: String) -> Gate {
     let at_most = Duration::try_from(last.duration_since(earliest)).unwrap_or_default() / 500;
     let pause = (run.policy.quiet_window.get() / 2).max(at_most).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1);
     let next = if run.leaked {
-        // As soon as what keeps the gate shut may have passed.
-        after(facts.now, LEAKED)
+        // As soon as what keeps the gate shut may have passed; the history bounds this as well.
+        after(facts.now, LEAKED.max(at_most / 3))
     } else if facts.now < earliest {
         earliest
     } else {

@@ -166,3 +166,21 @@ fn a_longest_overlap_shorter_than_the_first_useful_look_still_looks_once() {
     let (earliest, last) = window(at(P), &policy);
     assert_eq!((earliest, last), (at(QUIET_AT), at(QUIET_AT)));
 }
+
+#[test]
+fn no_gate_is_looked_at_more_often_than_a_history_can_hold() {
+    const EVENTS_A_LOOK: i64 = 14;
+    for (leaked, quiet_window) in [(false, Span::seconds(10)), (true, Span::hours(24))] {
+        let mut world = world(P, Some(P + 13 * 24 * HOUR));
+        world.policy.quiet_window = quiet_window;
+        world.leaked = leaked;
+        // Nothing opens the gate: the new key does not work.
+        world.set(NEW, Inactive);
+        let mut looks = 0;
+        while let Gate::Wait(next, _) = world.decide() {
+            world.facts.now = next;
+            looks += 1;
+        }
+        assert!(looks * EVENTS_A_LOOK < 25_000, "leaked: {leaked}, {looks} looks");
+    }
+}
