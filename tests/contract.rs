@@ -10,21 +10,30 @@
 mod documents;
 #[path = "contract/permissions.rs"]
 mod permissions;
+#[path = "contract/platform.rs"]
+mod platform;
 #[path = "contract/template.rs"]
 mod template;
+#[path = "contract/traps.rs"]
+mod traps;
 
 use std::collections::BTreeSet;
 
 use keywheel::StepError;
 use serde_json::Value;
 use support::functions::NAMES;
-use support::repository::{text, texts, without_tests};
+use support::repository::{MACHINES, machine, scope_states, scopes, states, text, texts, without_tests};
 use support::walker::function;
-use support::world::rotation_machine;
 
-/// The states of the machine, by name.
-fn states(machine: &Value) -> Vec<(&str, &Value)> {
-    machine["States"].as_object().unwrap().iter().map(|(name, state)| (name.as_str(), state)).collect()
+/// The functions that a machine calls. What it asks of Step Functions itself is none.
+pub(crate) fn called(machine: &Value) -> BTreeSet<String> {
+    let resources = states(machine).into_iter().filter_map(|(_, state)| state.get("Resource")?.as_str());
+    resources.filter(|resource| !is_own_service(resource)).map(function).collect()
+}
+
+/// Whether a task asks Step Functions itself.
+pub(crate) fn is_own_service(resource: &str) -> bool {
+    resource == "${StartExecutionArn}"
 }
 
 /// Every state that a state leads to.
@@ -55,12 +64,7 @@ const PLATFORM: [&str; 10] = [
 
 #[test]
 fn every_function_has_a_state_and_every_state_a_function() {
-    let machine = rotation_machine();
-    let called: BTreeSet<String> = states(&machine)
-        .iter()
-        .filter_map(|(_, state)| state.get("Resource").and_then(Value::as_str))
-        .map(function)
-        .collect();
+    let called: BTreeSet<String> = MACHINES.iter().flat_map(|name| called(&machine(name))).collect();
     assert_eq!(called, NAMES.map(str::to_owned).into());
 }
 
@@ -75,40 +79,48 @@ fn every_function_has_its_crate_and_its_sample() {
 
 #[test]
 fn every_state_is_reached_and_every_edge_leads_somewhere() {
-    let machine = rotation_machine();
-    let mut reached = BTreeSet::from([machine["StartAt"].as_str().unwrap()]);
-    loop {
-        let next: BTreeSet<&str> = reached.iter().flat_map(|&name| edges(&machine["States"][name])).collect();
-        let before = reached.len();
-        reached.extend(next);
-        if reached.len() == before {
-            break;
+    for machine in MACHINES.map(machine) {
+        for scope in scopes(&machine) {
+            let mut reached = BTreeSet::from([scope["StartAt"].as_str().unwrap()]);
+            loop {
+                let next: BTreeSet<&str> =
+                    reached.iter().flat_map(|&name| edges(&scope["States"][name])).collect();
+                let before = reached.len();
+                reached.extend(next);
+                if reached.len() == before {
+                    break;
+                }
+            }
+            let all: BTreeSet<&str> = scope_states(scope).into_iter().map(|(name, _)| name).collect();
+            assert_eq!(reached, all);
         }
     }
-    let all: BTreeSet<&str> = states(&machine).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(reached, all);
 }
 
 #[test]
 fn errors_are_named_as_the_steps_name_them() {
-    let machine = rotation_machine();
-    let known: Vec<&str> = StepError::NAMES.into_iter().chain(PLATFORM).collect();
-    for (name, state) in states(&machine) {
-        for word in words(state, "Retry").into_iter().chain(words(state, "Catch")) {
-            assert!(known.contains(&word), "{name} waits for {word}, which nothing is named");
+    // What Step Functions itself answers to StartExecution.
+    let own = "StepFunctions.ExecutionAlreadyExistsException";
+    let known: Vec<&str> = StepError::NAMES.into_iter().chain(PLATFORM).chain([own]).collect();
+    for machine in MACHINES.map(machine) {
+        for (name, state) in states(&machine) {
+            for word in words(state, "Retry").into_iter().chain(words(state, "Catch")) {
+                assert!(known.contains(&word), "{name} waits for {word}, which nothing is named");
+            }
         }
+        let used: BTreeSet<&str> = states(&machine)
+            .into_iter()
+            .flat_map(|(_, state)| [words(state, "Retry"), words(state, "Catch")].concat())
+            .filter(|word| word.starts_with("Keywheel."))
+            .collect();
+        assert_eq!(used, StepError::NAMES.into(), "the machine answers every error of a step by its name");
     }
-    let used: BTreeSet<&str> = states(&machine)
-        .into_iter()
-        .flat_map(|(_, state)| [words(state, "Retry"), words(state, "Catch")].concat())
-        .filter(|word| word.starts_with("Keywheel."))
-        .collect();
-    assert_eq!(used, StepError::NAMES.into(), "the machine answers every error of a step by its name");
 }
 
 #[test]
 fn every_task_that_can_fail_is_retried_where_that_helps_and_caught_in_the_end() {
-    for (name, state) in states(&rotation_machine()) {
+    let machines = MACHINES.map(machine);
+    for (name, state) in machines.iter().flat_map(states) {
         if state["Type"] != "Task" {
             continue;
         }
@@ -133,21 +145,23 @@ fn every_task_that_can_fail_is_retried_where_that_helps_and_caught_in_the_end() 
     }
 }
 
-/// The edges, for people who review a change of the machine.
+/// The edges, for people who review a change of a machine.
 #[test]
-fn the_machine_has_these_edges() {
-    let machine = rotation_machine();
-    let mut lines = String::new();
-    for (name, state) in states(&machine) {
-        let to: Vec<&str> = edges(state).into_iter().fold(Vec::new(), |mut to, next| {
-            if !to.contains(&next) {
-                to.push(next);
-            }
-            to
-        });
-        lines += &[name, " -> ", &to.join(", "), "\n"].concat();
+fn the_machines_have_these_edges() {
+    for name in MACHINES {
+        let machine = machine(name);
+        let mut lines = String::new();
+        for (name, state) in states(&machine) {
+            let to: Vec<&str> = edges(state).into_iter().fold(Vec::new(), |mut to, next| {
+                if !to.contains(&next) {
+                    to.push(next);
+                }
+                to
+            });
+            lines += &[name, " -> ", &to.join(", "), "\n"].concat();
+        }
+        insta::assert_snapshot!(format!("{name}_edges"), lines);
     }
-    insta::assert_snapshot!("rotation_edges", lines);
 }
 
 #[test]

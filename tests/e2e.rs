@@ -12,6 +12,8 @@
 
 #[path = "e2e/cloud.rs"]
 mod cloud;
+#[path = "e2e/proxy.rs"]
+mod proxy;
 #[path = "e2e/requests.rs"]
 mod requests;
 #[path = "e2e/run.rs"]
@@ -29,14 +31,22 @@ mod blocked;
 mod consumer;
 #[path = "e2e/create.rs"]
 mod create;
+#[path = "e2e/emergency.rs"]
+mod emergency;
 #[path = "e2e/gate.rs"]
 mod gate;
 #[path = "e2e/inbox.rs"]
 mod inbox;
+#[path = "e2e/killed.rs"]
+mod killed;
 #[path = "e2e/leaks.rs"]
 mod leaks;
 #[path = "e2e/notices.rs"]
 mod notices;
+#[path = "e2e/paths.rs"]
+mod paths;
+#[path = "e2e/privilege.rs"]
+mod privilege;
 #[path = "e2e/rollback.rs"]
 mod rollback;
 #[path = "e2e/stopped.rs"]

@@ -8,6 +8,7 @@ use keywheel::RunId;
 use keywheel::rotation::Outcome;
 use serde_json::json;
 use support::faults::{Fault, Kind, Plan};
+use support::figures::{everything, hand_over, say};
 use support::world::{Run, SECRET, World, hours, request};
 
 /// What is disturbed.
@@ -110,6 +111,42 @@ async fn every_call(scene: Scene, kind: Kind, lasting: bool) {
         assert!(number < 200, "the run does not end");
     }
     assert!(wrong.is_empty(), "{} cases: {wrong:#?}", wrong.len());
+}
+
+/// Every pair of calls fails, in every pair of ways where everything is asked for; else each pair of calls in one
+/// pair of ways, a different one for each.
+#[tokio::test(start_paused = true)]
+async fn every_pair_of_failed_calls_ends_well() {
+    let kinds: Vec<(Kind, Kind)> =
+        Kind::ALL.iter().flat_map(|first| Kind::ALL.map(|second| (*first, second))).collect();
+    let world = World::new();
+    world.run(request()).await;
+    let calls = world.fake.state().calls.len();
+    let (mut pairs, mut wrong) = (0_usize, Vec::new());
+    for first in 0..calls {
+        // A run that meets the first fault makes some calls more.
+        for second in first + 1..calls + 12 {
+            let one = &[kinds[(first * 41 + second * 7) % kinds.len()]];
+            for (a, b) in if everything() { kinds.as_slice() } else { one } {
+                let world = World::new();
+                world.consumer();
+                world.fake.state().plan = Plan::new([Fault::at(first, *a), Fault::at(second, *b)]);
+                let run = world.run(request()).await;
+                pairs += usize::from(world.fake.state().plan.fired() == 2);
+                let case = format!("calls {first} {a:?} and {second} {b:?}");
+                if let Err(error) = ends_well(&world, &run, &case).await {
+                    wrong.push(error);
+                }
+            }
+        }
+    }
+    say(&format!("pairs: {pairs} runs with two faults"));
+    hand_over(
+        "pairs",
+        &serde_json::json!({"schedules": pairs, "faults": pairs * 2, "violations": wrong.len()}),
+    );
+    assert!(pairs > 700, "{pairs}");
+    assert!(wrong.is_empty(), "{} cases: {:#?}", wrong.len(), &wrong[..wrong.len().min(9)]);
 }
 
 macro_rules! every_failed_call_ends_well {

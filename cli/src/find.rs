@@ -105,7 +105,7 @@ pub(crate) async fn running(place: &Place) -> Result<Vec<Run>> {
 
 fn listing_failed(place: &Place, error: &StepError) -> Trouble {
     if error.is_refused(&["StateMachineDoesNotExist"]) {
-        run::no_machine(place)
+        run::no_machine(place, &place.machine)
     } else {
         error.clone().into()
     }

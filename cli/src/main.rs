@@ -1,10 +1,13 @@
 //! The `keywheel` command: starts, watches and explains the rotations that the state machines do.
 
 mod args;
+mod containment;
+mod emergency;
 mod enroll;
 mod error;
 mod find;
 mod follow;
+mod incident;
 mod keys;
 mod managed;
 mod mode;
@@ -12,6 +15,7 @@ mod names;
 mod output;
 mod place;
 mod resume;
+mod revoke;
 mod rollback;
 mod rotate;
 mod ruler;
@@ -20,12 +24,13 @@ mod status;
 mod story;
 mod switches;
 mod time;
+mod triage;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, EmergencyAction, EmergencyArgs};
 use crate::error::{Exit, Result};
 use crate::output::Out;
 use crate::place::Place;
@@ -42,13 +47,22 @@ async fn main() -> ExitCode {
 }
 
 async fn dispatch(cli: &Cli, out: &Out) -> Result<Exit> {
-    let place = Place::find(&cli.common).await?;
+    let place = || Place::find(&cli.common);
     match &cli.command {
-        Command::Enroll(args) => enroll::run(&place, out, args).await,
-        Command::Rotate(args) => rotate::run(&place, out, args).await,
-        Command::Status(args) => status::run(&place, out, args).await,
-        Command::Resume(args) => resume::run(&place, out, args).await,
-        Command::Rollback(args) => rollback::run(&place, out, args).await,
-        Command::Mode(args) => mode::run(&place, out, args).await,
+        Command::Enroll(args) => enroll::run(&place().await?, out, args).await,
+        Command::Rotate(args) => rotate::run(&place().await?, out, args).await,
+        Command::Status(args) => status::run(&place().await?, out, args).await,
+        Command::Resume(args) => resume::run(&place().await?, out, args).await,
+        Command::Rollback(args) => rollback::run(&place().await?, out, args).await,
+        Command::Mode(args) => mode::run(&place().await?, out, args).await,
+        Command::Revoke(args) => revoke::run(&place().await?, out, args).await,
+        Command::Incident(args) => incident::run(&place().await?, out, args).await,
+        Command::Containment(args) => containment::run(&place().await?, out, args).await,
+        Command::Emergency(EmergencyArgs { action: EmergencyAction::Check { file } }) => {
+            emergency::check(out, file)
+        }
+        Command::Emergency(args) => emergency::run(&place().await?, out, args).await,
+        // It speaks to nobody.
+        Command::Triage(args) => Ok(triage::run(out, args)),
     }
 }

@@ -44,6 +44,11 @@ impl Out {
         }
     }
 
+    /// A line of JSON that is the result in either form.
+    pub(crate) fn document(&self, json: &str) {
+        let _ = writeln!(self.stdout.lock(), "{json}");
+    }
+
     /// A part of the result, for programs.
     pub(crate) fn json(&self, value: &Value) {
         if self.json {

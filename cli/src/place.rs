@@ -17,11 +17,15 @@ use crate::names;
 pub(crate) struct Place {
     config: SdkConfig,
     pub(crate) account: String,
+    /// Whose credentials these are.
+    pub(crate) caller: String,
     pub(crate) partition: String,
     pub(crate) region: String,
     pub(crate) stage: String,
     /// The rotation machine's ARN.
     pub(crate) machine: String,
+    /// The emergency machine's ARN.
+    pub(crate) emergency: String,
     endpoint: Option<String>,
 }
 
@@ -53,12 +57,14 @@ impl Place {
             return Err(Trouble::new("sts:GetCallerIdentity named no account.", "Check the endpoint."));
         };
         let (account, partition) = (account.to_owned(), partition.to_owned());
-        let set = std::env::var("KEYWHEEL_ROTATION_ARN").ok().filter(|arn| !arn.is_empty());
-        let machine = match set {
-            Some(arn) => machine_is_here(arn, &region, &account)?,
-            None => machine(&partition, &region, &account, &common.stage),
+        let named = |variable: &str, name: &str| match std::env::var(variable) {
+            Ok(arn) if !arn.is_empty() => machine_is_here(variable, arn, &region, &account),
+            _ => Ok(machine(&partition, &region, &account, &common.stage, name)),
         };
-        Ok(Self { config, account, partition, region, stage: common.stage.clone(), machine, endpoint })
+        let machine = named("KEYWHEEL_ROTATION_ARN", "rotation")?;
+        let emergency = named("KEYWHEEL_EMERGENCY_ARN", "emergency")?;
+        let (caller, stage) = (arn.to_owned(), common.stage.clone());
+        Ok(Self { config, account, caller, partition, region, stage, machine, emergency, endpoint })
     }
 
     /// LOCAL or AWS, so that nobody mistakes one for the other.
@@ -91,7 +97,13 @@ impl Place {
 
     /// The ARN of a run.
     pub(crate) fn execution(&self, run: &str) -> String {
-        format!("{}:{run}", self.machine.replacen(":stateMachine:", ":execution:", 1))
+        execution_of(&self.machine, run)
+    }
+
+    /// The ARN of the machine that follows one leaked credential: the emergency machine's sister.
+    pub(crate) fn incidents(&self) -> String {
+        let emergency = self.emergency.strip_suffix("-emergency").unwrap_or(&self.emergency);
+        format!("{emergency}-incident")
     }
 
     pub(crate) fn iam(&self) -> aws_sdk_iam::Client {
@@ -199,13 +211,18 @@ fn stage_is_valid(stage: &str) -> Result<()> {
     }
 }
 
-/// The rotation machine's ARN where the template gave it its name.
-fn machine(partition: &str, region: &str, account: &str, stage: &str) -> String {
-    format!("arn:{partition}:states:{region}:{account}:stateMachine:keywheel-{stage}-rotation")
+/// A machine's ARN where the template gave it its name.
+fn machine(partition: &str, region: &str, account: &str, stage: &str, name: &str) -> String {
+    format!("arn:{partition}:states:{region}:{account}:stateMachine:keywheel-{stage}-{name}")
+}
+
+/// The ARN of an execution of a machine.
+pub(crate) fn execution_of(machine: &str, name: &str) -> String {
+    format!("{}:{name}", machine.replacen(":stateMachine:", ":execution:", 1))
 }
 
 /// A machine's ARN from the environment, which must not lead elsewhere than the line on the screen says.
-fn machine_is_here(arn: String, region: &str, account: &str) -> Result<String> {
+fn machine_is_here(variable: &str, arn: String, region: &str, account: &str) -> Result<String> {
     let parts: Vec<&str> = arn.split(':').collect();
     match parts.as_slice() {
         ["arn", _, "states", there, owner, "stateMachine", _] if *there == region && *owner == account => {
@@ -213,12 +230,12 @@ fn machine_is_here(arn: String, region: &str, account: &str) -> Result<String> {
         }
         ["arn", _, "states", there, owner, "stateMachine", _] => Err(Trouble::new(
             format!(
-                "KEYWHEEL_ROTATION_ARN names a machine in {there} of account {owner}, and this command works in {region} of account {account}."
+                "{variable} names a machine in {there} of account {owner}, and this command works in {region} of account {account}."
             ),
-            "Correct or unset KEYWHEEL_ROTATION_ARN, or choose that place with --region and --profile.",
+            format!("Correct or unset {variable}, or choose that place with --region and --profile."),
         )),
         _ => Err(Trouble::new(
-            "KEYWHEEL_ROTATION_ARN is not the ARN of a state machine.",
+            format!("{variable} is not the ARN of a state machine."),
             "Unset it, or give arn:aws:states:<region>:<account>:stateMachine:<name>.",
         )),
     }
@@ -259,18 +276,18 @@ mod tests {
     #[test]
     fn the_machine_has_the_callers_partition_and_the_stage() {
         assert_eq!(
-            machine("aws-cn", "cn-north-1", "111122223333", "test"),
+            machine("aws-cn", "cn-north-1", "111122223333", "test", "rotation"),
             "arn:aws-cn:states:cn-north-1:111122223333:stateMachine:keywheel-test-rotation"
         );
     }
 
     #[test]
     fn a_machine_elsewhere_is_refused_by_name() {
-        let arn = || machine("aws", "eu-west-1", "111122223333", "prod");
-        assert!(machine_is_here(arn(), "eu-west-1", "111122223333").is_ok());
-        let trouble = machine_is_here(arn(), "us-east-1", "111122223333").unwrap_err();
+        let arn = || machine("aws", "eu-west-1", "111122223333", "prod", "rotation");
+        assert!(machine_is_here("X", arn(), "eu-west-1", "111122223333").is_ok());
+        let trouble = machine_is_here("X", arn(), "us-east-1", "111122223333").unwrap_err();
         assert!(trouble.text.contains("eu-west-1") && trouble.text.contains("us-east-1"));
-        assert!(machine_is_here("keywheel".into(), "eu-west-1", "111122223333").is_err());
+        assert!(machine_is_here("X", "keywheel".into(), "eu-west-1", "111122223333").is_err());
     }
 
     #[test]

@@ -100,25 +100,24 @@ pub(crate) async fn start(place: &Place, request: &Request) -> Result<RunId> {
     let run = RunId::random();
     let input = serde_json::to_string(request)
         .map_err(|error| Trouble::new(format!("The request could not be written: {error}."), ""))?;
-    let sent = place
-        .sfn()
-        .start_execution()
-        .state_machine_arn(&place.machine)
-        .name(run.to_string())
-        .input(input)
-        .send()
-        .await;
-    let Err(error) = sent else { return Ok(run) };
+    begin(place, &place.machine, run, input, "keywheel status").await?;
+    Ok(run)
+}
+
+/// Starts an execution of a machine; `look` is the command that shows whether it was.
+pub(crate) async fn begin(place: &Place, machine: &str, run: RunId, input: String, look: &str) -> Result<()> {
+    let call = place.sfn().start_execution().state_machine_arn(machine).name(run.to_string());
+    let Err(error) = call.input(input).send().await else { return Ok(()) };
     let error = StepError::from_sdk("states:StartExecution", &error);
     if error.is_refused(&["StateMachineDoesNotExist", "StateMachineDeleting"]) {
-        return Err(no_machine(place));
+        return Err(no_machine(place, machine));
     }
     let unknown = matches!(error, StepError::Ambiguous(_));
     let trouble = Trouble::from(error);
     Err(if unknown {
         Trouble::new(
             format!("{} It is not known whether run {run} was started.", trouble.text),
-            "Look with `keywheel status` before repeating the command.",
+            format!("Look with `{look}` before repeating the command."),
         )
     } else {
         trouble
@@ -126,13 +125,13 @@ pub(crate) async fn start(place: &Place, request: &Request) -> Result<RunId> {
 }
 
 /// What to say where Keywheel is not installed.
-pub(crate) fn no_machine(place: &Place) -> Trouble {
+pub(crate) fn no_machine(place: &Place, machine: &str) -> Trouble {
     Trouble::new(
         format!(
             "Keywheel is not installed in {} of account {} under stage {}.",
             place.region, place.account, place.stage
         ),
-        format!("Check --region, --profile and --stage; looked for {}.", place.machine),
+        format!("Check --region, --profile and --stage; looked for {machine}."),
     )
 }
 
@@ -176,10 +175,23 @@ pub(crate) async fn complete(place: &Place, run: &mut Run) -> Result<()> {
     if run.document.is_some() {
         return Ok(());
     }
+    let read = |data: &str| serde_json::from_str(data).ok();
+    (run.state, run.document) = last(place, place.execution(&run.id), read).await?;
+    Ok(())
+}
+
+/// The state that an execution is in, with the time it was entered, and the latest document that `read` knows
+/// among what its states were given and gave.
+pub(crate) async fn last<T>(
+    place: &Place,
+    execution: String,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<(Option<(String, Timestamp)>, Option<T>)> {
+    let mut state = None;
     let mut pages = place
         .sfn()
         .get_execution_history()
-        .execution_arn(place.execution(&run.id))
+        .execution_arn(execution)
         .reverse_order(true)
         .include_execution_data(true)
         .max_results(50)
@@ -190,20 +202,19 @@ pub(crate) async fn complete(place: &Place, run: &mut Run) -> Result<()> {
         for event in page.events() {
             let entered = event.state_entered_event_details();
             let left = event.state_exited_event_details();
-            if run.state.is_none() {
+            if state.is_none() {
                 let name =
                     entered.map(StateEnteredEventDetails::name).or(left.map(StateExitedEventDetails::name));
-                run.state = name.map(str::to_owned).zip(facts::timestamp(event.timestamp()));
+                state = name.map(str::to_owned).zip(facts::timestamp(event.timestamp()));
             }
             // What a state gave is newer than what the same state was given.
             let data = entered.and_then(|entered| entered.input()).or(left.and_then(|left| left.output()));
-            if let Some(document) = data.and_then(|data| serde_json::from_str(data).ok()) {
-                run.document = Some(document);
-                return Ok(());
+            if let Some(document) = data.and_then(&read) {
+                return Ok((state, Some(document)));
             }
         }
     }
-    Ok(())
+    Ok((state, None))
 }
 
 #[cfg(test)]

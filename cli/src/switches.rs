@@ -2,7 +2,7 @@
 
 use aws_sdk_ssm::types::ParameterType;
 use keywheel::StepError;
-use keywheel::switch::Mode;
+use keywheel::switch::{Containment, Mode};
 use serde_json::{Value, json};
 
 use crate::error::Result;
@@ -33,16 +33,10 @@ pub(crate) struct Switches {
     pub(crate) containment: Switch,
 }
 
-const CONTAINMENT: [&str; 3] = ["off", "page", "on"];
-
-fn containment_parameter(stage: &str) -> String {
-    format!("/keywheel/{stage}/containment")
-}
-
 impl Switches {
     /// Reads both in one call.
     pub(crate) async fn read(place: &Place) -> Result<Self> {
-        let (mode, containment) = (Mode::parameter(&place.stage), containment_parameter(&place.stage));
+        let (mode, containment) = (Mode::parameter(&place.stage), Containment::parameter(&place.stage));
         let reply = place
             .ssm()
             .get_parameters()
@@ -66,7 +60,11 @@ impl Switches {
         let known = |text: &str| text.parse::<Mode>().is_ok();
         Self {
             mode: switch(mode, known, &Mode::default().to_string()),
-            containment: switch(containment, |text| CONTAINMENT.contains(&text), "page"),
+            containment: switch(
+                containment,
+                |text| text.parse::<Containment>().is_ok(),
+                &Containment::default().to_string(),
+            ),
         }
     }
 
@@ -103,11 +101,21 @@ fn switch(stored: Option<&str>, known: impl Fn(&str) -> bool, careful: &str) -> 
 
 /// Sets the mode.
 pub(crate) async fn set_mode(place: &Place, mode: Mode) -> Result<()> {
+    set(place, Mode::parameter(&place.stage), mode.to_string()).await
+}
+
+/// Sets what containment may do.
+pub(crate) async fn set_containment(place: &Place, containment: Containment) -> Result<()> {
+    set(place, Containment::parameter(&place.stage), containment.to_string()).await
+}
+
+/// Writes a parameter of the installation.
+pub(crate) async fn set(place: &Place, name: String, value: String) -> Result<()> {
     place
         .ssm()
         .put_parameter()
-        .name(Mode::parameter(&place.stage))
-        .value(mode.to_string())
+        .name(name)
+        .value(value)
         .r#type(ParameterType::String)
         .overwrite(true)
         .send()

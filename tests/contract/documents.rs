@@ -1,5 +1,7 @@
 //! Samples are documentation and fixtures at once, and last year's documents stay readable.
 
+use keywheel::Incident;
+use keywheel::incident::Alarm;
 use keywheel::rotation::{Phase, Request, Rotation};
 use look::Begin;
 use serde::Serialize;
@@ -22,7 +24,12 @@ fn unchanged<T: DeserializeOwned + Serialize>(path: &str) {
 fn every_sample_is_read_into_its_type_and_written_back_unchanged() {
     for name in NAMES {
         let path = format!("events/{name}.json");
-        if name == "look" { unchanged::<Begin>(&path) } else { unchanged::<Rotation>(&path) }
+        match name {
+            "look" => unchanged::<Begin>(&path),
+            "triage" => unchanged::<Alarm>(&path),
+            "contain" | "deny-sessions" | "replace" | "investigate" => unchanged::<Incident>(&path),
+            _ => unchanged::<Rotation>(&path),
+        }
     }
 }
 
@@ -30,6 +37,22 @@ fn every_sample_is_read_into_its_type_and_written_back_unchanged() {
 fn the_machines_own_sample_is_a_request() {
     let request: Request = serde_json::from_value(sample("events/rotation.json")).unwrap();
     assert!(keywheel::policy::Policy::default().with(&request.policy).is_ok());
+}
+
+#[test]
+fn the_samples_of_an_emergency_follow_from_each_other() {
+    let event = sample("events/emergency.json");
+    let alarm: Alarm = serde_json::from_value(sample("events/triage.json")).unwrap();
+    assert_eq!(alarm.event, event);
+    let verdict = keywheel::triage::judge(&event);
+    let alert = keywheel::Alert::new(alarm.execution, alarm.started, verdict.class, verdict.reason.clone());
+    let [target] = verdict.targets.as_slice() else { panic!("{verdict:?}") };
+    let opened = Incident::open(&alert, target.clone(), verdict.reason);
+    assert_eq!(serde_json::to_value(&opened).unwrap(), sample("events/contain.json"));
+    for name in ["deny-sessions", "replace", "investigate"] {
+        let later: Incident = serde_json::from_value(sample(&format!("events/{name}.json"))).unwrap();
+        assert_eq!((later.id, &later.target), (opened.id, &opened.target), "{name}");
+    }
 }
 
 #[test]

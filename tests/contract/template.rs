@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use support::functions::NAMES;
-use support::repository::{references, template, text, texts, without_tests};
+use support::repository::{MACHINES, machine, references, states, template, text, texts, without_tests};
 use support::walker::{function, kebab};
-use support::world::rotation_machine;
+
+use crate::is_own_service;
 
 /// The functions of the template: crate and resource.
 pub(crate) fn functions(template: &Value) -> BTreeMap<String, &Value> {
@@ -33,20 +34,33 @@ fn every_function_is_a_resource_with_its_own_crate_role_and_logs() {
     }
 }
 
+/// `incident` as its machine's resource is named.
+pub(crate) fn machine_resource(name: &str) -> String {
+    name[..1].to_uppercase() + &name[1..] + "Machine"
+}
+
 #[test]
-fn every_substitution_of_the_machine_is_given_and_leads_to_its_function() {
+fn every_substitution_of_a_machine_is_given_and_leads_to_its_function() {
     let template = template();
-    let given = template["Resources"]["RotationMachine"]["Properties"]["DefinitionSubstitutions"]
-        .as_object()
-        .unwrap();
-    let machine = text("statemachine/rotation.asl.json");
-    let asked: BTreeSet<&str> =
-        machine.split("${").skip(1).filter_map(|rest| rest.split('}').next()).collect();
-    assert_eq!(asked, given.keys().map(String::as_str).collect());
-    for (name, target) in given {
-        // By alias: an execution outlives a deployment, and a deployment can be turned back.
-        let resource = name.strip_suffix("Arn").unwrap();
-        assert_eq!(target["!Ref"], format!("{resource}.Alias"));
+    for name in MACHINES {
+        let resource = &template["Resources"][machine_resource(name)];
+        let given = resource["Properties"]["DefinitionSubstitutions"].as_object().unwrap();
+        let definition = text(&format!("statemachine/{name}.asl.json"));
+        let asked: BTreeSet<&str> =
+            definition.split("${").skip(1).filter_map(|rest| rest.split('}').next()).collect();
+        assert_eq!(asked, given.keys().map(String::as_str).collect(), "{name}");
+        for (name, target) in given {
+            let resource = name.strip_suffix("Arn").unwrap();
+            match resource {
+                "IncidentMachine" => assert_eq!(target["!Ref"], resource),
+                "StartExecution" => {
+                    let service = "arn:${AWS::Partition}:states:::states:startExecution";
+                    assert_eq!(target["!Sub"], service);
+                }
+                // By alias: an execution outlives a deployment, and a deployment can be turned back.
+                function => assert_eq!(target["!Ref"], format!("{function}.Alias")),
+            }
+        }
     }
 }
 
@@ -114,8 +128,12 @@ fn a_function_times_out_before_its_state_does() {
     let template = template();
     let functions = functions(&template);
     let global = template.pointer("/Globals/Function/Timeout").and_then(Value::as_u64);
-    for (name, state) in rotation_machine()["States"].as_object().unwrap() {
+    let machines = MACHINES.map(machine);
+    for (name, state) in machines.iter().flat_map(states) {
         let Some(resource) = state.get("Resource").and_then(Value::as_str) else { continue };
+        if is_own_service(resource) {
+            continue;
+        }
         let own =
             functions[&function(resource)]["Properties"].get("Timeout").and_then(Value::as_u64).or(global);
         let (own, limit) = (own.unwrap(), state["TimeoutSeconds"].as_u64().unwrap());
@@ -137,13 +155,28 @@ fn alarms_watch_metrics_that_are_written() {
 }
 
 #[test]
+fn every_count_of_something_that_went_wrong_has_an_alarm() {
+    let template = template();
+    let resources = template["Resources"].as_object().unwrap().values();
+    let watched: BTreeSet<&str> = resources
+        .filter(|one| one["Type"] == "AWS::CloudWatch::Alarm")
+        .filter_map(|one| one["Properties"]["MetricName"].as_str())
+        .collect();
+    for metric in ["RunEnded", "NoticesGivenUp", "NotContained", "TimeToContain"] {
+        assert!(watched.contains(metric), "nobody watches {metric}");
+    }
+}
+
+#[test]
 fn what_people_need_later_is_kept_when_the_stack_goes() {
     let template = template();
-    let machine = &template["Resources"]["RotationMachine"];
-    // Deleting a machine stops its runs, in the middle of an overlap.
-    assert_eq!(
-        (machine["DeletionPolicy"].as_str(), machine["UpdateReplacePolicy"].as_str()),
-        (Some("Retain"), Some("Retain"))
-    );
-    assert_eq!(machine["Properties"]["Type"], "STANDARD");
+    for name in MACHINES {
+        let machine = &template["Resources"][machine_resource(name)];
+        // Deleting a machine stops its runs, in the middle of an overlap or of a deny.
+        assert_eq!(
+            (machine["DeletionPolicy"].as_str(), machine["UpdateReplacePolicy"].as_str()),
+            (Some("Retain"), Some("Retain"))
+        );
+        assert_eq!(machine["Properties"]["Type"], "STANDARD");
+    }
 }

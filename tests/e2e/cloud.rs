@@ -49,6 +49,12 @@ pub(crate) struct Cloud {
     pub(crate) sfn: aws_sdk_sfn::Client,
     /// The rotation machine.
     pub(crate) machine: String,
+    /// The machine that events about leaks start.
+    pub(crate) emergency: String,
+    /// The machine of one leaked credential.
+    pub(crate) incident: String,
+    /// The bus that takes reports of leaked keys.
+    pub(crate) leaks: String,
     /// The event bus.
     pub(crate) bus: String,
     /// The topic.
@@ -101,6 +107,9 @@ impl Cloud {
             store: aws_sdk_secretsmanager::Client::new(&config),
             sfn: aws_sdk_sfn::Client::new(&config),
             machine: need("KEYWHEEL_ROTATION_ARN"),
+            emergency: need("KEYWHEEL_EMERGENCY_ARN"),
+            incident: need("KEYWHEEL_INCIDENT_ARN"),
+            leaks: need("KEYWHEEL_LEAK_BUS"),
             bus: need("KEYWHEEL_BUS"),
             topic: need("KEYWHEEL_TOPIC_ARN"),
             stage: need("KEYWHEEL_STAGE"),
@@ -140,9 +149,24 @@ impl Cloud {
 
     /// Turns the installation's switch.
     pub(crate) async fn switch(&self, mode: &str) {
+        self.set_parameter("mode", mode).await;
+    }
+
+    /// Sets a parameter of the installation.
+    pub(crate) async fn set_parameter(&self, name: &str, value: &str) {
         let client = aws_sdk_ssm::Client::new(&self.config);
-        let name = format!("/keywheel/{}/mode", self.stage);
-        client.put_parameter().name(name).value(mode).overwrite(true).send().await.unwrap();
+        let call = client.put_parameter().name(format!("/keywheel/{}/{name}", self.stage)).value(value);
+        let string = aws_sdk_ssm::types::ParameterType::String;
+        call.r#type(string).overwrite(true).send().await.unwrap();
+    }
+
+    /// IAM as a session's credentials see it, each refusal seen at once.
+    pub(crate) fn iam_as(&self, credentials: Credentials) -> aws_sdk_iam::Client {
+        let config = aws_sdk_iam::config::Builder::from(&named(&self.config, "e2e-session"))
+            .credentials_provider(credentials)
+            .retry_config(aws_sdk_iam::config::retry::RetryConfig::disabled())
+            .build();
+        aws_sdk_iam::Client::from_conf(config)
     }
 
     /// Plans a fault. Its filters must fit only this test's own calls; see the emulator's README.
@@ -155,12 +179,22 @@ impl Cloud {
 
     /// Reads a control endpoint.
     pub(crate) async fn get(&self, path: &str) -> Value {
-        let request = Request::get(format!("{}{path}", self.control)).body(body("")).unwrap();
+        self.get_from(&self.control, path).await
+    }
+
+    /// Reads an endpoint of a server beside the cloud.
+    pub(crate) async fn get_from(&self, server: &str, path: &str) -> Value {
+        let request = Request::get(format!("{server}{path}")).body(body("")).unwrap();
         serde_json::from_str(&self.text(request).await).unwrap()
     }
 
     async fn post(&self, path: &str, value: &Value) {
-        let request = Request::post(format!("{}{path}", self.control)).body(body(&value.to_string()));
+        self.post_to(&self.control, path, value).await;
+    }
+
+    /// Posts to a server beside the cloud.
+    pub(crate) async fn post_to(&self, server: &str, path: &str, value: &Value) {
+        let request = Request::post(format!("{server}{path}")).body(body(&value.to_string()));
         self.text(request.unwrap()).await;
     }
 

@@ -17,7 +17,7 @@ const CACHE: Duration = Duration::from_millis(1500);
 const PAUSE: Duration = Duration::from_millis(40);
 
 /// A consumer that goes on until it is ended or dropped.
-struct Consumer {
+pub(crate) struct Consumer {
     cloud: Arc<Cloud>,
     app: String,
     task: JoinHandle<()>,
@@ -25,6 +25,11 @@ struct Consumer {
 
 impl Consumer {
     fn start(scene: &Scene) -> Self {
+        Self::every(scene, PAUSE)
+    }
+
+    /// One that pauses so long between two calls.
+    pub(crate) fn every(scene: &Scene, pause: Duration) -> Self {
         let app = format!("e2e-consumer-{}", fresh());
         let (scene, name) = (scene.clone(), app.clone());
         let cloud = Arc::clone(&scene.cloud);
@@ -35,11 +40,16 @@ impl Consumer {
                 while read.elapsed() < CACHE {
                     // Counted by the cloud, refused or not.
                     let _ = sts.get_caller_identity().send().await;
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(pause).await;
                 }
             }
         });
         Self { cloud, app, task }
+    }
+
+    /// The name that its calls carry.
+    pub(crate) fn app(&self) -> &str {
+        &self.app
     }
 
     /// Its calls and failures so far by key, as the cloud counted them.

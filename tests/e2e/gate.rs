@@ -88,7 +88,7 @@ async fn an_old_key_still_in_use_is_held_and_its_callers_are_named() {
     // The old key is untouched, and the alarm's metric was written.
     assert!(old.works(&cloud).await && scene.current().await.works(&cloud).await);
     assert!(!run.requests().await.iter().any(|request| request.action == "UpdateAccessKey"));
-    let lines = log_lines(&cloud, "notify", &run).await;
+    let lines = log_lines(&cloud, "deactivate-key", &run).await;
     let alarm = |line: &String| {
         let record: Value = serde_json::from_str(line).unwrap_or_default();
         record["Outcome"] == "Held"

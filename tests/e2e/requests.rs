@@ -22,6 +22,7 @@ pub(crate) struct Request {
     principal: Option<String>,
     /// The reply's status; 0 where the reply was dropped.
     pub(crate) status: u16,
+    code: Option<String>,
     app: Option<String>,
     reply: Option<Reply>,
 }
@@ -69,6 +70,17 @@ impl Request {
     /// `service:Action`.
     pub(crate) fn name(&self) -> String {
         format!("{}:{}", self.service, self.action)
+    }
+
+    /// The ARN of who signed it, where it was a session of a role.
+    pub(crate) fn principal(&self) -> &str {
+        self.principal.as_deref().unwrap_or_default()
+    }
+
+    /// Whether its signer had no right to it. SNS has a word of its own for that.
+    pub(crate) fn refused(&self) -> bool {
+        let code = self.code.as_deref().unwrap_or_default();
+        ["AccessDenied", "AuthorizationError"].iter().any(|denied| code.starts_with(denied))
     }
 
     /// Whether `app` made it.

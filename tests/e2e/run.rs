@@ -79,6 +79,35 @@ impl Run {
         Self { id: id.to_owned(), arn: started.execution_arn().to_owned(), cloud: Arc::clone(cloud) }
     }
 
+    /// The run of this id, whoever starts it.
+    pub(crate) fn known(cloud: &Arc<Cloud>, id: &str) -> Self {
+        let arn = format!("{}:{id}", cloud.machine.replace(":stateMachine:", ":execution:"));
+        Self { id: id.to_owned(), arn, cloud: Arc::clone(cloud) }
+    }
+
+    /// An execution of any machine, by the id that its calls name and its ARN.
+    pub(crate) fn of(cloud: &Arc<Cloud>, id: &str, arn: &str) -> Self {
+        Self { id: id.to_owned(), arn: arn.to_owned(), cloud: Arc::clone(cloud) }
+    }
+
+    /// Waits until somebody has started it.
+    pub(crate) async fn begins(&self) {
+        let until = Instant::now() + PATIENCE;
+        while self.cloud.sfn.describe_execution().execution_arn(&self.arn).send().await.is_err() {
+            assert!(Instant::now() < until, "run {} was not started", self.id);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until it has entered a state, whether or not it goes on from there.
+    pub(crate) async fn reaches_or_ends(&self, state: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.visited().await.iter().any(|name| name == state) {
+            assert!(Instant::now() < until, "run {} hangs before {state}", self.arn);
+            tokio::time::sleep(Duration::from_millis(60)).await;
+        }
+    }
+
     /// The application that its calls name.
     pub(crate) fn app(&self) -> String {
         format!("keywheel-{}", self.id)
@@ -101,6 +130,18 @@ impl Run {
             );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) async fn goes_on(&self) -> bool {
+        let told = self.cloud.sfn.describe_execution().execution_arn(&self.arn).send().await.unwrap();
+        *told.status() == ExecutionStatus::Running
+    }
+
+    /// The error that it failed with.
+    pub(crate) async fn error(&self) -> String {
+        let told = self.cloud.sfn.describe_execution().execution_arn(&self.arn).send().await.unwrap();
+        told.error().unwrap_or_default().to_owned()
     }
 
     /// Its history.
@@ -139,9 +180,12 @@ impl Run {
         serde_json::from_str(input.unwrap_or_else(|| panic!("{state} was not entered"))).unwrap()
     }
 
-    /// Stops it from outside.
+    /// Stops it from outside; one that has just come to its end by itself is left as it ended.
     pub(crate) async fn stop(&self) {
-        self.cloud.sfn.stop_execution().execution_arn(&self.arn).send().await.unwrap();
+        let stopped = self.cloud.sfn.stop_execution().execution_arn(&self.arn).send().await;
+        if let Err(error) = stopped {
+            assert!(!self.goes_on().await, "run {} cannot be stopped: {error:?}", self.id);
+        }
     }
 
     /// The calls that it made.

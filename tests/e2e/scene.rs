@@ -71,6 +71,20 @@ impl Scene {
         Self { cloud: Arc::clone(cloud), user: user.to_owned(), name, secret }
     }
 
+    /// A user who is not managed.
+    pub(crate) async fn stranger(cloud: &Arc<Cloud>, what: &str) -> Self {
+        Self::untagged(cloud, &format!("e2e-{what}-{}", fresh())).await
+    }
+
+    /// Lets the user do something.
+    pub(crate) async fn allow(&self, action: &str) {
+        let document = serde_json::json!({
+            "Version": "2012-10-17", "Statement": [{ "Effect": "Allow", "Action": action, "Resource": "*" }],
+        });
+        let call = self.cloud.iam.put_user_policy().user_name(&self.user).policy_name("e2e");
+        call.policy_document(document.to_string()).send().await.unwrap();
+    }
+
     /// A managed user with one key that its secret holds and somebody has used: the usual case.
     pub(crate) async fn managed(cloud: &Arc<Cloud>, what: &str) -> (Self, Pair) {
         let scene = Self::bare(cloud, what).await;

@@ -11,7 +11,7 @@ use crate::run::{brief_but, new_id};
 use crate::scene::Scene;
 
 /// Makes a machine that starts a rotation and waits for its word.
-async fn waiting_machine(cloud: &Cloud) -> String {
+pub(crate) async fn waiting_machine(cloud: &Cloud) -> String {
     let rotation = cloud.sfn.describe_state_machine().state_machine_arn(&cloud.machine).send().await.unwrap();
     let definition = json!({ "StartAt": "Rotate", "States": { "Rotate": {
         "Type": "Task",

@@ -157,7 +157,7 @@ async fn a_secret_that_changed_meanwhile_is_respected() {
                 if name == at && theirs.is_empty() {
                     let mut state = world.fake.state();
                     let text = state.secret(SECRET).labelled("AWSCURRENT").unwrap().text.clone().unwrap();
-                    theirs = state.put_current(SECRET, &text.replace("587", "465"));
+                    theirs = state.put_current(SECRET, &text.replace("\"Port\":587", "\"Port\":465"));
                 }
                 Control::Go
             })
@@ -230,5 +230,131 @@ async fn the_switch_is_read_anew_by_every_step_that_changes_something() {
         run.expect(outcome);
         assert_eq!(run.why(), "Paused");
         assert_eq!((world.current_value(), world.keys()), before, "{mode} at {at}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_key_that_the_list_does_not_show_yet_is_taken_back() {
+    let world = World::new();
+    let before = (world.current_value(), world.keys());
+    {
+        let mut state = world.fake.state();
+        state.options.list_lag = Duration::from_secs(30);
+        state.plan = Plan::new([Fault::on("secretsmanager:PutSecretValue", Kind::Refused).for_good()]);
+    }
+    world.run(request()).await.expect(Outcome::RolledBack);
+    assert_eq!((world.current_value(), world.keys()), before);
+    world.assert_sound();
+}
+
+/// A run that was stopped has left a key that nobody stored.
+async fn with_an_orphan() -> World {
+    let world = World::new();
+    world.fake.state().plan = Plan::new([Fault::on("iam:CreateAccessKey", Kind::LostAfter)]);
+    let mut stop = |state: &str, _: &serde_json::Value| {
+        if state == "AfterCreate" { Control::Stop } else { Control::Go }
+    };
+    world.run_watched(RunId::random(), request(), &mut stop).await;
+    assert_eq!(world.keys().len(), 2);
+    tokio::time::sleep(hours(1)).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_cleared_an_orphan_says_so_whatever_comes_next() {
+    for next in ["pause", "stranger", "refused"] {
+        let world = with_an_orphan().await;
+        let mut meddled = false;
+        let run = world
+            .run_watched(RunId::random(), request(), &mut |state, _| {
+                if state == "CreateKey" && !meddled {
+                    meddled = true;
+                    match next {
+                        "pause" => world.mode("paused"),
+                        "stranger" => drop(world.fake.state().add_key(USER, Maker::Stranger)),
+                        _ => drop(world.fake.state().denied.insert("iam:CreateAccessKey".into())),
+                    }
+                }
+                Control::Go
+            })
+            .await;
+        run.expect(Outcome::RolledBack);
+        let told = run.doc().notices.iter().any(|notice| notice.id.ends_with("OrphanCleared"));
+        assert!(told, "{next}: {:?}", run.doc().why);
+        world.assert_sound();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_stored_a_placeholder_says_so() {
+    let world = World::without_value();
+    world.fake.state().denied.insert("iam:CreateAccessKey".into());
+    let run = world.run(request()).await;
+    run.expect(Outcome::RolledBack);
+    let why = run.doc().why.clone().unwrap();
+    assert!(why.text.contains("placeholder"), "{why:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_keeps_orphans_as_they_are() {
+    for mode in ["paused", "dry-run"] {
+        let world = with_an_orphan().await;
+        let keys = world.keys();
+        let run = world
+            .run_watched(RunId::random(), request(), &mut |state, _| {
+                if state == "RollBack" {
+                    world.mode(mode);
+                }
+                Control::Go
+            })
+            .await;
+        run.expect_blocked("Paused");
+        assert_eq!(world.keys(), keys, "{mode}");
+        world.mode("live");
+        world.run(request()).await.expect(Outcome::Completed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_key_that_does_not_work_any_more_is_not_promoted() {
+    for taken_over in [true, false] {
+        for deleted in [true, false] {
+            let world = World::new();
+            let before = world.current_value();
+            if taken_over {
+                let mut stop = |state: &str, _: &serde_json::Value| {
+                    if state == "ValidateKey" { Control::Stop } else { Control::Go }
+                };
+                world.run_watched(RunId::random(), request(), &mut stop).await;
+            }
+            let old = world.current_key();
+            let mut meddled = false;
+            let run = world
+                .run_watched(RunId::random(), request(), &mut |name, _| {
+                    if name == "PromoteKey" && !meddled {
+                        meddled = true;
+                        let new = world.keys().into_iter().find(|key| *key != old).unwrap();
+                        let mut state = world.fake.state();
+                        let now = state.now();
+                        let key = state.key_mut(&new);
+                        if deleted {
+                            key.deleted = Some(now);
+                        } else {
+                            key.changes.push((now, false));
+                        }
+                        if !taken_over {
+                            // What was validated a moment ago is not looked at again; what waits is.
+                            let away = Fault::on("ssm:GetParameter", Kind::ErrorBefore).times(9);
+                            state.plan = Plan::new([away]);
+                        }
+                    }
+                    Control::Go
+                })
+                .await;
+            run.expect(Outcome::RolledBack);
+            assert_eq!(world.current_value(), before, "taken over: {taken_over}, deleted: {deleted}");
+            world.assert_sound();
+            assert_eq!(world.keys().len(), 1);
+        }
     }
 }

@@ -262,3 +262,15 @@ async fn nothing_to_roll_back() {
     let (_, run) = blocked_run(json!({"secret": SECRET, "roll_back": true}), |_, _| {}).await;
     run.expect_blocked("NothingToRollBack");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_a_person_stored_is_not_turned_back() {
+    let (world, run) = blocked_run(json!({"secret": SECRET, "roll_back": true}), |world, state| {
+        let key = state.add_key(USER, Maker::Owner);
+        let text = world.value_of(state, &key);
+        state.put_current(SECRET, &text);
+    })
+    .await;
+    run.expect_blocked("NothingToRollBack");
+    assert_eq!(world.keys().len(), 2);
+}

@@ -200,3 +200,109 @@ async fn a_stuck_run_is_announced_and_fails_and_the_next_one_mends_it() {
     world.run(request()).await.expect(Outcome::Completed);
     world.assert_sound();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_nobody_could_be_told_is_not_reported_as_success() {
+    for refused in ["iam:UpdateAccessKey", "iam:DeleteAccessKey"] {
+        let world = World::new();
+        world.consumer();
+        let old = world.current_key();
+        let run = world
+            .run_watched(RunId::random(), request(), &mut |state, _| {
+                // Told of all that went before, so that the last notice is what cannot be made.
+                if ["DeactivateKey", "DeleteKey"].contains(&state) {
+                    world.fake.state().plan = Plan::new([
+                        Fault::on(refused, Kind::Refused).for_good(),
+                        Fault::on("sns:Publish", Kind::KilledBefore).for_good(),
+                    ]);
+                }
+                Control::Go
+            })
+            .await;
+        let error = run.walk.error.as_ref().map(|failure| failure.error.as_str());
+        assert_eq!((run.walk.status, error), ("FAILED", Some("Keywheel.NotConcluded")), "{refused}");
+        assert!(world.keys().contains(&old), "{refused}: what failed has not happened");
+        world.fake.state().plan = Plan::default();
+        world.run(request()).await.expect(Outcome::Completed);
+        world.assert_sound();
+        assert_eq!(world.keys().len(), 1, "{refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_run_keeps_telling_for_an_hour() {
+    // The fleet's token and the channels do not answer for some minutes, or not at all.
+    for lasting in [false, true] {
+        let world = World::new();
+        world.consumer();
+        let token = world.task_token();
+        let away = |name| {
+            let fault = Fault::on(name, Kind::ErrorBefore);
+            if lasting { fault.for_good() } else { fault.times(7) }
+        };
+        world.fake.state().plan = Plan::new([
+            Fault::on("sts:GetCallerIdentity", Kind::Refused).for_good(),
+            Fault::on("iam:UpdateAccessKey", Kind::Refused).for_good(),
+            away("events:PutEvents"),
+            away("states:SendTaskFailure"),
+        ]);
+        let mut told = None;
+        let run = world
+            .run_watched(
+                RunId::random(),
+                json!({"secret": SECRET, "on_promoted": token.clone()}),
+                &mut |state, _| {
+                    if state == "NotifyStuck" && told.is_none() {
+                        told = Some(world.fake.state().now());
+                    }
+                    Control::Go
+                },
+            )
+            .await;
+        assert_eq!(run.walk.error.as_ref().unwrap().error, "Keywheel.RollBackIncomplete");
+        assert_eq!(world.fake.state().answers.contains_key(&token), !lasting);
+        assert_eq!(on_bus(&world).contains(&"Stuck".to_owned()), !lasting);
+        // No notice keeps the next run waiting for long.
+        let took = world.fake.state().now().duration_since(told.unwrap());
+        assert!(took.as_secs() <= 75 * 60, "{took:#}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_run_tells_even_if_its_process_dies_some_times() {
+    let world = World::new();
+    world.consumer();
+    let token = world.task_token();
+    world.fake.state().plan = Plan::new([
+        Fault::on("sts:GetCallerIdentity", Kind::Refused).for_good(),
+        Fault::on("iam:UpdateAccessKey", Kind::Refused).for_good(),
+        Fault::on("sns:Publish", Kind::KilledBefore).times(4),
+    ]);
+    let run = world.run(json!({"secret": SECRET, "on_promoted": token.clone()})).await;
+    assert_eq!(run.walk.error.as_ref().unwrap().error, "Keywheel.RollBackIncomplete");
+    assert!(on_topic(&world).contains(&"Stuck".to_owned()), "{:?}", on_topic(&world));
+    assert!(world.fake.state().answers.contains_key(&token), "the fleet still waits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_run_whose_process_always_dies_ends_within_the_hour_or_so() {
+    let world = World::new();
+    world.consumer();
+    world.fake.state().plan = Plan::new([
+        Fault::on("sts:GetCallerIdentity", Kind::Refused).for_good(),
+        Fault::on("iam:UpdateAccessKey", Kind::Refused).for_good(),
+        Fault::on("sns:Publish", Kind::KilledBefore).for_good(),
+    ]);
+    let mut told = None;
+    let run = world
+        .run_watched(RunId::random(), request(), &mut |state, _| {
+            if state == "NotifyStuck" && told.is_none() {
+                told = Some(world.fake.state().now());
+            }
+            Control::Go
+        })
+        .await;
+    assert_eq!(run.walk.error.as_ref().unwrap().error, "Keywheel.RollBackIncomplete");
+    let took = world.fake.state().now().duration_since(told.unwrap());
+    assert!(took.as_secs() >= 50 * 60 && took.as_secs() <= 75 * 60, "{took:#}");
+}

@@ -1,10 +1,14 @@
 //! One command brings the old key back until it is deleted; and keys that leaked.
 
+use std::time::Duration;
+
 use keywheel::RunId;
 use keywheel::rotation::Outcome;
 use serde_json::{Value, json};
+use support::fake::Maker;
+use support::faults::{Fault, Kind, Plan};
 use support::walker::Control;
-use support::world::{Run, SECRET, World, hours, request};
+use support::world::{Run, SECRET, USER, World, hours, request};
 
 fn back() -> Value {
     json!({"secret": SECRET, "roll_back": true})
@@ -123,6 +127,41 @@ async fn a_rollback_stops_the_run_that_resumed_another() {
     assert_ne!(world.fake.state().executions[&arn].status, "RUNNING");
 }
 
+/// Found by tests/model.rs: the run was stopped, and the call that takes the old key away landed after AWSCURRENT
+/// had moved back to it.
+#[tokio::test(start_paused = true)]
+async fn awscurrent_moves_back_only_when_no_call_of_the_stopped_run_can_take_the_old_key() {
+    for name in ["iam:DeleteAccessKey", "iam:UpdateAccessKey"] {
+        for attempts in [1, 2] {
+            let world = World::new();
+            world.consumer();
+            let old = world.current_key();
+            // The SDK asks again after five seconds without an answer.
+            let slow = Fault::on(name, Kind::TimeoutBefore).times(attempts);
+            world.fake.state().plan = Plan::new([slow]);
+            let fired = async |world: &World| {
+                while world.fake.state().plan.fired() == 0 {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            };
+            let work = async {
+                fired(&world).await;
+                world.run(back()).await
+            };
+            let run = world.beside(RunId::random(), request(), work).await;
+            world.assert_promises();
+            if name == "iam:DeleteAccessKey" {
+                run.expect(Outcome::Held);
+                assert_eq!((run.why(), world.keys().len()), ("OldKeyGone", 1));
+                assert_ne!(world.current_key(), old);
+            } else {
+                run.expect(Outcome::RolledBack);
+                assert_eq!(world.current_key(), old);
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_leaked_key_is_replaced_at_once_and_kept_as_evidence() {
     for inactive_already in [true, false] {
@@ -149,4 +188,184 @@ async fn a_leaked_key_is_replaced_at_once_and_kept_as_evidence() {
         assert_ne!(world.current_key(), leaked);
         world.assert_sound();
     }
+}
+
+/// Found by the woven schedule of seed 2281.
+#[tokio::test(start_paused = true)]
+async fn a_leaked_key_that_its_run_could_not_make_inactive_is_so_after_the_next() {
+    for next in [json!({"secret": SECRET, "reason": "leaked"}), request()] {
+        let world = World::new();
+        let leaked = world.current_key();
+        world.fake.state().watch.leaked.insert(leaked.clone());
+        world.fake.state().plan = Plan::new([Fault::within("DeactivateKey", 0, Kind::Refused)]);
+        world.run(json!({"secret": SECRET, "reason": "leaked"})).await.expect(Outcome::Held);
+        assert!(world.fake.state().key(&leaked).unwrap().1.is_active());
+        let held = world.fake.state().now();
+        world.run(next).await.expect(Outcome::Contained);
+        let state = world.fake.state();
+        let key = state.key(&leaked).unwrap().1;
+        assert!(key.exists() && !key.is_active(), "Inactive, and kept");
+        assert!(state.now().duration_since(held).as_secs() < 60, "no overlap is waited for");
+        drop(state);
+        world.assert_sound();
+    }
+}
+
+/// Found by the woven schedule of seed 1424.
+#[tokio::test(start_paused = true)]
+async fn a_leaked_key_goes_although_nobody_can_tell_who_else_holds_it() {
+    let world = World::new();
+    let leaked = world.current_key();
+    world.fake.state().watch.leaked.insert(leaked.clone());
+    let refused = Fault::within("DeactivateKey", 3, Kind::Refused).for_good();
+    world.fake.state().plan = Plan::new([refused]);
+    let started = world.fake.state().now();
+    world.run(json!({"secret": SECRET, "reason": "leaked"})).await.expect(Outcome::Contained);
+    let state = world.fake.state();
+    assert!(state.plan.fired() > 0);
+    assert!(!state.key(&leaked).unwrap().1.is_active());
+    assert!(state.now().duration_since(started).as_secs() < 60);
+}
+
+/// Found by the woven schedules of seeds 1657 and 3316.
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_a_person_stored_and_went_back_from_is_a_strangers() {
+    let world = World::new();
+    world.run(request()).await.expect(Outcome::Completed);
+    let (ours, theirs) = {
+        let mut state = world.fake.state();
+        let ours = state.secret(SECRET).labelled("AWSCURRENT").unwrap().id.clone();
+        let theirs = state.add_key(USER, Maker::Stranger);
+        (ours, theirs)
+    };
+    {
+        let mut state = world.fake.state();
+        let text = world.value_of(&mut state, &theirs);
+        state.put_current(SECRET, &text);
+        state.move_current(SECRET, &ours);
+        state.hands_on_labels = true;
+    }
+    world.run(request()).await.expect_blocked("SlotsFull");
+    world.run(back()).await.expect_blocked("NothingToRollBack");
+    assert!(world.fake.state().key(&theirs).unwrap().1.is_active());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leak_is_seen_from_a_version_that_another_run_took_over() {
+    let leaked_request = || json!({"secret": SECRET, "reason": "leaked"});
+    for inputs in [[request(), leaked_request()], [leaked_request(), request()]] {
+        let world = World::new();
+        let leaked = world.current_key();
+        world.fake.state().watch.leaked.insert(leaked.clone());
+        let mut stop =
+            |state: &str, _: &Value| if state == "ValidateKey" { Control::Stop } else { Control::Go };
+        let [first, second] = inputs;
+        world.run_watched(RunId::random(), first, &mut stop).await;
+        world.run(second).await.expect(Outcome::Contained);
+        world.run(back()).await.expect_blocked("LeakedKeyKept");
+        world.run(request()).await.expect_blocked("LeakedKeyKept");
+        let state = world.fake.state();
+        let key = state.key(&leaked).unwrap().1;
+        assert!(key.exists() && !key.is_active(), "Inactive, and kept");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leaked_key_is_not_brought_back_while_its_run_is_at_work() {
+    let world = World::new();
+    let leaked = world.current_key();
+    world.fake.state().watch.leaked.insert(leaked.clone());
+    let mut paused = false;
+    let mut pause = |state: &str, _: &Value| {
+        if state == "DeactivateKey" && !paused {
+            paused = true;
+            world.mode("paused");
+        }
+        Control::Go
+    };
+    let run = Box::pin(world.run_watched(
+        RunId::random(),
+        json!({"secret": SECRET, "reason": "leaked"}),
+        &mut pause,
+    ));
+    let turn = async {
+        tokio::time::sleep(hours(1)).await;
+        world.mode("live");
+        world.run(back()).await
+    };
+    let (run, turned) = tokio::join!(run, turn);
+    turned.expect_blocked("LeakedKeyKept");
+    run.expect(Outcome::Contained);
+    assert!(!world.fake.state().key(&leaked).unwrap().1.is_active());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_keeps_a_promotion_as_it_is() {
+    let world = World::new();
+    world.consumer();
+    after_promotion(&world, 2, async |old, new| {
+        let mut pause = |state: &str, _: &Value| {
+            if state == "RollBack" {
+                world.mode("paused");
+            }
+            Control::Go
+        };
+        world.run_watched(RunId::random(), back(), &mut pause).await.expect_blocked("Paused");
+        assert_eq!(world.current_key(), new);
+        let state = world.fake.state();
+        assert!(state.executions.values().all(|run| run.status != "ABORTED"), "a run was stopped");
+        assert!(state.key(old).unwrap().1.is_active());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_in_flight_beside_a_rollback_does_not_leave_the_old_key_inactive() {
+    // What a stopped run's step had begun lands before AWSCURRENT names the old key again, or long after.
+    for (seconds, seen) in [(10, false), (60, true), (130, true)] {
+        let world = World::new();
+        after_promotion(&world, 2, async |old, new| {
+            let late = async {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                {
+                    let mut state = world.fake.state();
+                    let now = state.now();
+                    state.use_key(new, "ses", now);
+                    state.key_mut(old).changes.push((now, false));
+                    if seen {
+                        state.watch.excuse();
+                    }
+                }
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                assert!(world.fake.state().key(old).unwrap().1.is_active(), "{seconds} s: not repaired");
+            };
+            let (run, ()) = tokio::join!(world.run(back()), late);
+            run.expect(Outcome::RolledBack);
+            assert_eq!(world.current_key(), old);
+            assert!(!world.keys().contains(new));
+        })
+        .await;
+        world.assert_sound();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_turned_nothing_back_is_blocked() {
+    let world = World::new();
+    after_promotion(&world, 2, async |_, _| {
+        let mut meddled = false;
+        let mut meddle = |name: &str, _: &Value| {
+            if name == "RollBack" && !meddled {
+                meddled = true;
+                let mut state = world.fake.state();
+                state.options.limit_races = true;
+                let key = state.add_key(USER, Maker::Owner);
+                let text = world.value_of(&mut state, &key);
+                state.put_current(SECRET, &text);
+            }
+            Control::Go
+        };
+        world.run_watched(RunId::random(), back(), &mut meddle).await.expect_blocked("CurrentMoved");
+    })
+    .await;
 }

@@ -114,3 +114,59 @@ async fn every_step_may_run_twice() {
         world.assert_sound();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_beside_one_that_took_over_a_pending_version_is_blocked() {
+    let world = World::new();
+    world.consumer();
+    let mut stop = |state: &str, _: &serde_json::Value| {
+        if state == "ValidateKey" { Control::Stop } else { Control::Go }
+    };
+    world.run_watched(RunId::random(), request(), &mut stop).await;
+    let work = async {
+        tokio::time::sleep(hours(2)).await;
+        world.run(request()).await.expect_blocked("RunInProgress");
+    };
+    world.beside(RunId::random(), request(), work).await;
+    // Of two that take over at the same time, one goes on.
+    let world = World::new();
+    world.consumer();
+    world.run_watched(RunId::random(), request(), &mut stop).await;
+    let (one, two) = tokio::join!(world.run(request()), world.run(request()));
+    let outcomes = [one.outcome().unwrap(), two.outcome().unwrap()];
+    assert!(
+        outcomes.contains(&Outcome::Completed) && outcomes.contains(&Outcome::Blocked),
+        "{outcomes:?}: {:?} {:?}",
+        one.doc().why,
+        two.doc().why
+    );
+    assert_eq!(world.keys().len(), 1);
+    world.assert_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_step_may_come_once_more_when_its_successor_has_failed() {
+    use support::faults::{Fault, Kind, Plan};
+    let world = World::new();
+    let run = world.run(request()).await;
+    let machine = support::world::rotation_machine();
+    let states = run.walk.states();
+    let tasks: Vec<&str> =
+        states.into_iter().filter(|state| machine["States"][*state]["Type"] == "Task").collect();
+    assert!(tasks.len() > 8);
+    for pair in tasks.windows(2) {
+        let world = World::new();
+        world.consumer();
+        let fault = Fault::within(pair[1], 0, Kind::KilledBefore);
+        world.fake.state().plan = Plan::new([fault]);
+        let run = world
+            .run_watched(RunId::random(), request(), &mut |state, _| {
+                if state == pair[0] { Control::Late } else { Control::Go }
+            })
+            .await;
+        assert_eq!(run.outcome(), Some(Outcome::Completed), "{pair:?}: {:?}", run.doc().why);
+        let fired = world.fake.state().plan.fired();
+        assert_eq!((fired, created(&world), world.keys().len()), (1, 1, 1), "{pair:?}");
+        world.assert_sound();
+    }
+}

@@ -4,7 +4,7 @@
 //! written. One that goes on hits later calls of the same name too: the SDK's own retries would hide it otherwise.
 
 /// How a call fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// The caller may not.
     Refused,
@@ -48,6 +48,7 @@ impl Kind {
 enum Aim {
     Number(usize),
     Name(String),
+    State { state: String, calls_before: usize },
 }
 
 /// One fault.
@@ -67,6 +68,11 @@ impl Fault {
     /// Hits the next call of that name, such as `iam:CreateAccessKey`.
     pub fn on(name: &str, kind: Kind) -> Self {
         Self { aim: Aim::Name(name.to_owned()), kind, times: 1 }
+    }
+
+    /// Hits a call that a state makes: the one after so many others of that state.
+    pub fn within(state: &str, calls_before: usize, kind: Kind) -> Self {
+        Self { aim: Aim::State { state: state.to_owned(), calls_before }, kind, times: 1 }
     }
 
     /// Hits so many calls of the same name.
@@ -102,16 +108,26 @@ impl Plan {
     }
 
     /// How the next call fails, if it does.
-    pub(crate) fn strike(&mut self, name: &str) -> Option<Kind> {
+    pub(crate) fn strike(&mut self, name: &str, state: Option<&str>) -> Option<Kind> {
         let number = self.seen;
         self.seen += 1;
-        let fault = self.faults.iter_mut().find(|fault| {
-            fault.times > 0
-                && match &fault.aim {
-                    Aim::Number(wanted) => *wanted == number,
-                    Aim::Name(wanted) => wanted == name,
+        let mut hit = None;
+        for (index, fault) in self.faults.iter_mut().enumerate().filter(|(_, fault)| fault.times > 0) {
+            let aimed_here = match &mut fault.aim {
+                Aim::Number(wanted) => *wanted == number,
+                Aim::Name(wanted) => wanted == name,
+                Aim::State { state: wanted, calls_before } if Some(wanted.as_str()) == state => {
+                    let here = *calls_before == 0;
+                    *calls_before = calls_before.saturating_sub(1);
+                    here
                 }
-        })?;
+                Aim::State { .. } => false,
+            };
+            if aimed_here && hit.is_none() {
+                hit = Some(index);
+            }
+        }
+        let fault = self.faults.get_mut(hit?)?;
         fault.times -= 1;
         // From now on it is the name that is hit.
         fault.aim = Aim::Name(name.to_owned());

@@ -3,22 +3,27 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use contain::Contain;
 use create_key::CreateKey;
 use deactivate_key::DeactivateKey;
 use delete_key::DeleteKey;
+use deny_sessions::DenySessions;
+use investigate::Investigate;
 use keywheel::{Context, Step, StepError, serve};
 use look::Look;
 use notify::{Channels, Notify};
 use promote_key::PromoteKey;
+use replace::Replace;
 use roll_back::RollBack;
 use serde_json::{Value, json};
 use tokio::sync::Notify as Signal;
+use triage::Triage;
 use validate_key::ValidateKey;
 
 use crate::fake::{Fake, INVOCATION, Invocation};
 
 /// Every function that the machines call.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 13] = [
     Look::NAME,
     CreateKey::NAME,
     ValidateKey::NAME,
@@ -27,6 +32,11 @@ pub const NAMES: [&str; 8] = [
     DeleteKey::NAME,
     RollBack::NAME,
     Notify::NAME,
+    Triage::NAME,
+    Contain::NAME,
+    DenySessions::NAME,
+    Replace::NAME,
+    Investigate::NAME,
 ];
 
 /// The stage that the tests run in.
@@ -61,11 +71,16 @@ impl Functions {
         Self { fake: fake.clone(), context: Context { clock, stage: STAGE.into() } }
     }
 
-    /// Invokes a function once. A fault may kill its process; all that it was about to do is then undone.
-    pub async fn invoke(&self, name: &str, payload: Value) -> Result<Value, Failure> {
+    /// Invokes a function once, for a state. A fault may kill its process; all that it was about to do is then undone.
+    pub async fn invoke(&self, state: &str, name: &str, payload: Value) -> Result<Value, Failure> {
         let kill = Arc::new(Signal::new());
         let number = INVOCATIONS.fetch_add(1, Ordering::Relaxed);
-        let invocation = Invocation { function: name.to_owned(), number, kill: Arc::clone(&kill) };
+        let invocation = Invocation {
+            function: name.to_owned(),
+            state: state.to_owned(),
+            number,
+            kill: Arc::clone(&kill),
+        };
         let result = tokio::select! {
             biased;
             () = kill.notified() => {
@@ -82,7 +97,15 @@ impl Functions {
         })
     }
 
-    async fn dispatch(&self, name: &str, payload: Value) -> Result<Value, StepError> {
+    async fn dispatch(&self, name: &str, mut payload: Value) -> Result<Value, StepError> {
+        let Some(broken) = self.fake.state().broken else { return self.step(name, payload).await };
+        broken.before(&self.fake, name, &mut payload).await;
+        let mut result = self.step(name, payload).await?;
+        broken.after(&self.fake, name, &mut result).await;
+        Ok(result)
+    }
+
+    async fn step(&self, name: &str, payload: Value) -> Result<Value, StepError> {
         let config = self.fake.config_of(&role(name));
         let ctx = &self.context;
         match name {
@@ -100,6 +123,14 @@ impl Functions {
                 let channels = Channels { bus: "keywheel-test".into(), topic: self.topic() };
                 serve::invoke(&Notify::new(config, channels), payload, ctx).await
             }
+            Triage::NAME => serve::invoke(&Triage, payload, ctx).await,
+            Contain::NAME => serve::invoke(&Contain::new(config), payload, ctx).await,
+            DenySessions::NAME => serve::invoke(&DenySessions::new(config), payload, ctx).await,
+            Replace::NAME => {
+                let rotation = self.fake.state().machine("rotation");
+                serve::invoke(&Replace::new(config, rotation), payload, ctx).await
+            }
+            Investigate::NAME => serve::invoke(&Investigate::new(config), payload, ctx).await,
             _ => panic!("no function is named {name}"),
         }
     }

@@ -36,7 +36,16 @@ pub fn without_tests<'a>(path: &str, text: &'a str) -> &'a str {
 
 /// The template as JSON; `!Ref X` is `{"!Ref": "X"}`.
 pub fn template() -> Value {
-    json(serde_yaml_ng::from_str(&text("infra/template.yaml")).unwrap())
+    yaml("infra/template.yaml")
+}
+
+/// The template of one region's intake.
+pub fn intake() -> Value {
+    yaml("infra/intake.yaml")
+}
+
+fn yaml(path: &str) -> Value {
+    json(serde_yaml_ng::from_str(&text(path)).unwrap())
 }
 
 fn json(value: serde_yaml_ng::Value) -> Value {
@@ -72,7 +81,8 @@ pub fn references(value: &Value) -> Vec<String> {
             let first = target.as_array().and_then(|items| items.first()).unwrap_or(target);
             let Some(text) = first.as_str() else { continue };
             match tag.as_str() {
-                "!Ref" | "!GetAtt" | "!If" | "!Condition" => {
+                // A resource names its condition plainly; a policy's conditions are no text.
+                "!Ref" | "!GetAtt" | "!If" | "!Condition" | "Condition" => {
                     names.push(text.split('.').next().unwrap_or_default().to_owned());
                 }
                 "!Sub" => names.extend(
@@ -85,4 +95,33 @@ pub fn references(value: &Value) -> Vec<String> {
         }
     });
     names
+}
+
+/// The machines, by the name of their definition.
+pub const MACHINES: [&str; 3] = ["rotation", "emergency", "incident"];
+
+/// A machine's definition.
+pub fn machine(name: &str) -> Value {
+    serde_json::from_str(&text(&format!("statemachine/{name}.asl.json"))).unwrap()
+}
+
+/// A machine and what runs inside its Parallel and Map states: each has states of its own that lead to each other.
+pub fn scopes(machine: &Value) -> Vec<&Value> {
+    let mut scopes = Vec::new();
+    walk(machine, &mut |value| {
+        if value.get("StartAt").is_some() && value["States"].is_object() {
+            scopes.push(value);
+        }
+    });
+    scopes
+}
+
+/// Every state of a machine by its name, those inside others too.
+pub fn states(machine: &Value) -> Vec<(&str, &Value)> {
+    scopes(machine).into_iter().flat_map(scope_states).collect()
+}
+
+/// The states of one scope by their names.
+pub fn scope_states(scope: &Value) -> Vec<(&str, &Value)> {
+    scope["States"].as_object().unwrap().iter().map(|(name, state)| (name.as_str(), state)).collect()
 }

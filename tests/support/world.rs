@@ -10,6 +10,8 @@ use keywheel::rotation::{Outcome, Rotation};
 use keywheel::{AccessKeyId, RunId};
 use serde_json::{Value, json};
 
+use crate::broken::Broken;
+use crate::consumer::Consumer;
 use crate::fake::{Fake, Maker, Secret, State, User, Version, random_secret};
 use crate::functions::{Functions, STAGE};
 use crate::invariants;
@@ -28,6 +30,8 @@ pub struct World {
     /// The functions.
     pub functions: Functions,
     definition: Value,
+    pub(crate) emergency: Value,
+    pub(crate) incident: Value,
     logs: Logs,
 }
 
@@ -88,7 +92,12 @@ impl Run {
 
 /// The rotation machine.
 pub fn rotation_machine() -> Value {
-    serde_json::from_str(&crate::repository::text("statemachine/rotation.asl.json")).unwrap()
+    machine("rotation")
+}
+
+/// A machine's definition.
+pub fn machine(name: &str) -> Value {
+    serde_json::from_str(&crate::repository::text(&format!("statemachine/{name}.asl.json"))).unwrap()
 }
 
 /// The input that asks for nothing special.
@@ -148,12 +157,28 @@ impl World {
                 id: "AIDAFAKEUSER00000001".into(),
                 tags: BTreeMap::from([("keywheel:secret".into(), arn)]),
                 keys: Vec::new(),
+                inline: BTreeMap::new(),
+                attached: BTreeSet::new(),
             };
             state.users.insert(USER.into(), user);
             state.parameters.insert(format!("/keywheel/{STAGE}/mode"), "live".into());
         }
         let functions = Functions::new(&fake);
-        Self { fake, functions, definition: rotation_machine(), logs: Logs::listen() }
+        Self {
+            fake,
+            functions,
+            definition: rotation_machine(),
+            emergency: machine("emergency"),
+            incident: machine("incident"),
+            logs: Logs::listen(),
+        }
+    }
+
+    /// Breaks the product in one way.
+    pub fn break_it(&mut self, broken: Broken) {
+        broken.rotation(&mut self.definition);
+        broken.incident(&mut self.incident);
+        self.fake.state().broken = Some(broken);
     }
 
     /// The value that a person would store for a key, with one more field that is nobody's business.
@@ -198,8 +223,10 @@ impl World {
         let walker = Walker::new(&self.definition, &self.functions, &self.fake, arn, at_door);
         let walk = walker.walk(input).await;
         let doc: Option<Rotation> = serde_json::from_value(walk.output.clone()).ok();
+        let id = doc.as_ref().map_or_else(RunId::random, |doc| doc.run);
+        invariants::after_run(&mut self.fake.state(), id, &walk, doc.as_ref());
         self.assert_promises();
-        Run { id: doc.as_ref().map_or_else(RunId::random, |doc| doc.run), walk, doc }
+        Run { id, walk, doc }
     }
 
     /// Does `work` while a run goes on beside it, and stops caring about the run when the work is done.
@@ -257,31 +284,12 @@ impl World {
         self.fake.state().secret(SECRET).labelled(label).cloned()
     }
 
-    /// Lets a consumer live on the secret from now on: it calls every half hour, and reads the value every
-    /// other time, as its cache of an hour allows. A refused call breaks P1 in the only way that counts.
+    /// Lets a consumer live on the secret from now on.
     pub fn consumer(&self) {
-        let fake = self.fake.clone();
-        tokio::spawn(async move {
-            let mut key = String::new();
-            for turn in 0_u32.. {
-                {
-                    let mut state = fake.state();
-                    if turn.is_multiple_of(2) {
-                        key = state.secret(SECRET).current_key().unwrap_or_default();
-                    }
-                    if let Some((_, known)) = state.key(&key) {
-                        if !known.is_active() && !state.watch.leaked.contains(&key) {
-                            let text =
-                                format!("P1: a consumer was refused with key {key} at {}", state.now());
-                            state.violations.push(text);
-                        }
-                        let now = state.now();
-                        state.use_key(&key, "ses", now);
-                    }
-                }
-                tokio::time::sleep(Duration::from_mins(30)).await;
-            }
-        });
+        let mut state = self.fake.state();
+        let now = state.now();
+        state.consumers.push(Consumer::of(SECRET, now));
+        state.let_consumers_live();
     }
 
     /// Turns the switch.

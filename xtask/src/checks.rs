@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use tokio::process::Command;
 
+use crate::bench;
 use crate::cloud::python;
 use crate::deploy::{self, Own};
 use crate::error::{Explain, Result};
 use crate::lambdas::cargo;
 use crate::paths::{self, Scratch};
 use crate::process::succeed;
+use crate::proxy::Proxy;
 use crate::screen::{Screen, seconds};
 use crate::venv::Venv;
 
@@ -62,7 +64,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     stages.summary();
     result?;
     if options.quick {
-        println!("Left out (--quick): documentation, template, state machines, emulator, end-to-end.");
+        println!("Left out (--quick): documentation, template, state machines, emulator, end-to-end, bench.");
     }
     match &options.filter {
         Some(filter) => println!("Only tests named like {filter:?} were run."),
@@ -87,7 +89,18 @@ async fn all(stages: &mut Stages<'_>, screen: &Screen, options: &Options) -> Res
         stages.run("state machines", machines()).await?;
         stages.run("emulator", emulator(screen)).await?;
     }
-    Box::pin(stages.run("tests", with_cloud(screen, filter))).await
+    Box::pin(stages.run("tests", with_cloud(screen, filter))).await?;
+    if filter.is_none() {
+        // Last, and alone: it measures time.
+        Box::pin(stages.run("bench", bench())).await?;
+    }
+    Ok(())
+}
+
+/// Cold start and CPU of every Lambda, held to a ratio below Python's.
+async fn bench() -> Result<()> {
+    let code = bench::run(bench::Options::for_the_suite()).await?;
+    if code == ExitCode::SUCCESS { Ok(()) } else { Err("a Lambda has become too slow".into()) }
 }
 
 async fn documentation() -> Result<()> {
@@ -145,9 +158,10 @@ async fn emulator(screen: &Screen) -> Result<()> {
 /// All Rust tests, with a local cloud for those that need one.
 async fn with_cloud(screen: &Screen, filter: Option<&str>) -> Result<()> {
     let scratch = Scratch::new(&format!("test-{}", std::process::id()), false)?;
+    let proxy = Proxy::start().await?;
     // Made after its directory, so that it ends before the directory goes.
-    let own = deploy::own(screen, &scratch.dir, 0.0).await?;
-    let result = tests(filter, Some(&own)).await;
+    let own = deploy::own(screen, &scratch.dir, 0.0, Some(&proxy)).await?;
+    let result = tests(filter, Some((&own, &proxy))).await;
     if result.is_err() {
         // The directory goes with this function; what the emulator said may explain the failure.
         let kept = paths::state().join("failed-test.log");
@@ -157,7 +171,7 @@ async fn with_cloud(screen: &Screen, filter: Option<&str>) -> Result<()> {
     result
 }
 
-async fn tests(filter: Option<&str>, own: Option<&Own>) -> Result<()> {
+async fn tests(filter: Option<&str>, cloud: Option<(&Own, &Proxy)>) -> Result<()> {
     let mut tests = cargo();
     tests.args(["test", "--workspace"]).args(filter);
     for (name, _) in std::env::vars_os() {
@@ -167,8 +181,9 @@ async fn tests(filter: Option<&str>, own: Option<&Own>) -> Result<()> {
             tests.env_remove(&name);
         }
     }
-    if let Some(own) = own {
+    if let Some((own, proxy)) = cloud {
         tests.envs(deploy::variables(&own.cloud, &own.outputs)).env(END_TO_END, "1");
+        tests.env("KEYWHEEL_FAULT_PROXY", &proxy.url);
     }
     succeed(&mut tests, "cargo test").await
 }

@@ -9,6 +9,7 @@ use crate::cloud::{Cloud, REGION, ROOT_KEY, python};
 use crate::error::{Error, Explain, Result, aws};
 use crate::paths;
 use crate::process::{self, Guarded};
+use crate::proxy::Proxy;
 use crate::screen::Screen;
 use crate::venv::Venv;
 use crate::{cloud, lambdas};
@@ -21,6 +22,12 @@ pub(crate) const STAGE: &str = "local";
 pub(crate) struct Outputs {
     /// The rotation machine.
     pub(crate) rotation: String,
+    /// The machine that events about leaks start.
+    pub(crate) emergency: String,
+    /// The machine of one leaked credential.
+    pub(crate) incident: String,
+    /// The bus that takes reports of leaked keys.
+    pub(crate) leaks: String,
     /// The bus of our events.
     pub(crate) bus: String,
     /// The topic of our notices.
@@ -36,14 +43,21 @@ pub(crate) struct Own {
     _guard: Guarded,
 }
 
-/// Builds, starts and deploys everything for one task, on a port of its own, with its files under `dir`.
-pub(crate) async fn own(screen: &Screen, dir: &Path, time_scale: f64) -> Result<Own> {
+/// Builds, starts and deploys everything for one task, on a port of its own, with its files under `dir`. The
+/// Lambdas call AWS through the proxy, where there is one.
+pub(crate) async fn own(screen: &Screen, dir: &Path, time_scale: f64, proxy: Option<&Proxy>) -> Result<Own> {
     let venv = screen.step("Preparing the emulator", Venv::prepare()).await?;
     let bootstraps = paths::state().join("bootstraps");
     screen.loud("Building the Lambdas", lambdas::set_out(&bootstraps)).await?;
     let cloud = Cloud::at(cloud::free_port()?);
     let log = dir.join("emulator.log");
-    let mut guard = Guarded::spawn(&cloud.command(&venv, dir)?, &log)?;
+    let mut command = cloud.command(&venv, dir)?;
+    if let Some(proxy) = proxy {
+        proxy.forward_to(&cloud.url)?;
+        // The emulator hands this on to every Lambda that it starts.
+        command.env("AWS_ENDPOINT_URL", &proxy.url);
+    }
+    let mut guard = Guarded::spawn(&command, &log)?;
     screen.step("Starting the emulator", cloud.ready(|| guard.is_running(), &log)).await?;
     cloud.scale_time(time_scale).await?;
     let outputs = screen.step("Deploying Keywheel", deploy(&cloud, &venv, &bootstraps, dir)).await?;
@@ -92,17 +106,27 @@ fn read(outputs: &Value) -> Result<Outputs> {
         let value = outputs.get(name).or_else(listed).and_then(Value::as_str).map(str::to_owned);
         value.ok_or_else(|| Error::from(format!("the stack has no output {name}")))
     };
-    Ok(Outputs { rotation: get("RotationArn")?, bus: get("BusName")?, topic: get("TopicArn")? })
+    Ok(Outputs {
+        rotation: get("RotationArn")?,
+        emergency: get("EmergencyArn")?,
+        incident: get("IncidentArn")?,
+        leaks: get("LeakBusName")?,
+        bus: get("BusName")?,
+        topic: get("TopicArn")?,
+    })
 }
 
 /// What a shell, or a test, needs to know to speak to the installation.
-pub(crate) fn variables(cloud: &Cloud, outputs: &Outputs) -> [(&'static str, String); 9] {
+pub(crate) fn variables(cloud: &Cloud, outputs: &Outputs) -> [(&'static str, String); 12] {
     [
         ("AWS_ENDPOINT_URL", cloud.url.clone()),
         ("AWS_REGION", REGION.into()),
         ("AWS_ACCESS_KEY_ID", ROOT_KEY.into()),
         ("AWS_SECRET_ACCESS_KEY", ROOT_KEY.into()),
         ("KEYWHEEL_ROTATION_ARN", outputs.rotation.clone()),
+        ("KEYWHEEL_EMERGENCY_ARN", outputs.emergency.clone()),
+        ("KEYWHEEL_INCIDENT_ARN", outputs.incident.clone()),
+        ("KEYWHEEL_LEAK_BUS", outputs.leaks.clone()),
         ("KEYWHEEL_BUS", outputs.bus.clone()),
         ("KEYWHEEL_TOPIC_ARN", outputs.topic.clone()),
         ("KEYWHEEL_STAGE", STAGE.into()),
@@ -117,10 +141,20 @@ mod tests {
 
     #[test]
     fn outputs_are_read_in_both_forms_and_missed_by_name() {
-        let map = json!({"RotationArn": "r", "BusName": "b", "TopicArn": "t"});
-        let row = |key: &str, value: &str| json!({"OutputKey": key, "OutputValue": value});
-        let list = json!([row("BusName", "b"), row("RotationArn", "r"), row("TopicArn", "t")]);
-        let expected = Outputs { rotation: "r".into(), bus: "b".into(), topic: "t".into() };
+        let map = json!({
+            "RotationArn": "r", "EmergencyArn": "e", "IncidentArn": "i", "LeakBusName": "l", "BusName": "b",
+            "TopicArn": "t",
+        });
+        let row = |(key, value): (&String, &Value)| json!({"OutputKey": key, "OutputValue": value});
+        let list: Value = map.as_object().unwrap().iter().rev().map(row).collect();
+        let expected = Outputs {
+            rotation: "r".into(),
+            emergency: "e".into(),
+            incident: "i".into(),
+            leaks: "l".into(),
+            bus: "b".into(),
+            topic: "t".into(),
+        };
         assert_eq!(read(&map).unwrap(), expected);
         assert_eq!(read(&list).unwrap(), expected);
         assert!(read(&json!({"BusName": "b"})).unwrap_err().to_string().contains("RotationArn"));

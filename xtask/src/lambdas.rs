@@ -54,15 +54,30 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// Builds the Lambdas as they are deployed, all in one go: what they share is compiled once.
+pub(crate) async fn release(packages: &[String]) -> Result<BTreeMap<String, PathBuf>> {
+    let mut build = cargo();
+    build.args(["build", "--release"]);
+    run(build, packages.iter().map(String::as_str)).await
+}
+
 async fn build(packages: &[String]) -> Result<BTreeMap<String, PathBuf>> {
-    let mut cargo = cargo();
-    cargo.args(["build", "--message-format=json-render-diagnostics"]);
+    let mut build = cargo();
+    build.arg("build");
     // Features are united over what is built together. With xtask among it they are the ones that xtask was
     // built with a moment ago, and nothing is compiled a second time for the Lambdas.
-    for package in packages.iter().map(String::as_str).chain(["xtask"]) {
-        cargo.args(["--package", package]);
+    run(build, packages.iter().map(String::as_str).chain(["xtask"])).await
+}
+
+async fn run<'a>(
+    mut build: Command,
+    packages: impl Iterator<Item = &'a str>,
+) -> Result<BTreeMap<String, PathBuf>> {
+    build.arg("--message-format=json-render-diagnostics");
+    for package in packages {
+        build.args(["--package", package]);
     }
-    let child = cargo
+    let child = build
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())

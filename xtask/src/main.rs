@@ -4,6 +4,7 @@
 //! Every process that a task starts ends with it, however the task ends.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
+mod bench;
 mod checks;
 mod cloud;
 mod consumer;
@@ -16,6 +17,8 @@ mod lambdas;
 mod local;
 mod paths;
 mod process;
+mod prove;
+mod proxy;
 mod requests;
 mod screen;
 mod venv;
@@ -43,6 +46,10 @@ enum Task {
     Demo(demo::Options),
     /// Everything that must hold before a change is taken.
     Test(checks::Options),
+    /// The promises under 100,000 woven schedules, every pair of faults and every mutant of the decisions.
+    Prove(prove::Options),
+    /// Cold start, CPU, memory and size of every Lambda, beside a Python Lambda that does the same.
+    Bench(bench::Options),
     /// A local cloud to try things in: no account, no container.
     #[command(subcommand)]
     Local(local::Command),
@@ -83,6 +90,8 @@ async fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Demo(options) => Box::pin(until_signal(demo::run(options))).await,
         Task::Test(options) => Box::pin(until_signal(checks::run(options))).await,
+        Task::Prove(options) => Box::pin(until_signal(prove::run(options))).await,
+        Task::Bench(options) => Box::pin(until_signal(bench::run(options))).await,
         Task::Local(command) => Box::pin(until_signal(local::run(command))).await,
         // These two decide themselves what a signal means.
         Task::Consumer => consumer::run().await,

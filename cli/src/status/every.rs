@@ -3,13 +3,15 @@
 use aws_sdk_sfn::types::ExecutionStatus;
 use jiff::Timestamp;
 use keywheel::Outcome;
+use keywheel::incident::Record;
 use keywheel::key::KeyFacts;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::merged;
+use super::{leaked, merged};
 use crate::error::{Exit, Result, Trouble};
 use crate::find;
+use crate::incident::read;
 use crate::managed::{self, Managed};
 use crate::output::{Out, table};
 use crate::place::Place;
@@ -47,16 +49,34 @@ pub(super) async fn show(place: &Place, out: &Out, head: &Value) -> Result<Exit>
         exit = Exit::Refused;
         out.trouble(Some("runs"), &trouble);
     }
+    let records = match read::records(place).await {
+        Ok((records, odd)) => {
+            for name in &odd {
+                out.note(&format!("The record {name} cannot be understood."));
+            }
+            records
+        }
+        Err(trouble) => {
+            exit = Exit::Refused;
+            out.trouble(Some("leaked keys"), &trouble);
+            Vec::new()
+        }
+    };
     entries.sort_by(|a, b| a.managed.name().cmp(b.managed.name()));
     let now = Timestamp::now();
     let mut rows =
         vec![["USER", "SECRET", "KEYS", "NEWEST", "WHERE", "SINCE", "NEXT"].map(str::to_owned).to_vec()];
+    let mut words = Vec::new();
     for mut entry in entries {
         let found = find::choose(place, std::mem::take(&mut entry.runs), false).await?;
-        out.json(&merged(head, entry_json(&entry, found.run.as_ref())));
-        rows.push(row(&entry, found.run.as_ref(), now));
+        let leaked = leaked::of(&records, &entry.keys, now);
+        out.json(&merged(head, entry_json(&entry, found.run.as_ref(), &leaked)));
+        rows.push(row(&entry, found.run.as_ref(), leaked::count(&leaked), now));
+        let told = |record: &&Record| leaked::words(record, &entry.keys, now);
+        words.extend(leaked.iter().map(told).map(|text| format!("{}: key {text}", entry.managed.name())));
     }
     out.lines(&table(&rows));
+    out.lines(&words);
     for (arn, trouble) in broken {
         out.trouble(Some(&arn), &trouble);
     }
@@ -126,7 +146,7 @@ fn newest(keys: &[KeyFacts]) -> Option<Timestamp> {
     keys.iter().filter_map(|key| key.created).max()
 }
 
-fn row(entry: &Entry, run: Option<&Run>, now: Timestamp) -> Vec<String> {
+fn row(entry: &Entry, run: Option<&Run>, leaked: usize, now: Timestamp) -> Vec<String> {
     let user = entry.managed.name();
     let story = run.map(|run| story::tell(run, user));
     let next = story.as_ref().map_or_else(String::new, |story| match &story.next {
@@ -136,7 +156,10 @@ fn row(entry: &Entry, run: Option<&Run>, now: Timestamp) -> Vec<String> {
     vec![
         user.to_owned(),
         entry.managed.secret.name.clone(),
-        entry.keys.len().to_string(),
+        match leaked {
+            0 => entry.keys.len().to_string(),
+            leaked => format!("{}, {leaked} leaked", entry.keys.len()),
+        },
         newest(&entry.keys)
             .map_or_else(|| "unknown".into(), |created| time::short(time::between(created, now))),
         story.as_ref().map_or_else(|| "no run known".into(), |story| story.place.clone()),
@@ -145,11 +168,12 @@ fn row(entry: &Entry, run: Option<&Run>, now: Timestamp) -> Vec<String> {
     ]
 }
 
-fn entry_json(entry: &Entry, run: Option<&Run>) -> Value {
+fn entry_json(entry: &Entry, run: Option<&Run>, leaked: &[&Record]) -> Value {
     json!({
         "user": entry.managed.name(),
         "secret": entry.managed.secret.arn,
         "keys": entry.keys,
+        "leaked": leaked,
         "run": run.map(|run| story::json(run, &story::tell(run, entry.managed.name()))),
     })
 }

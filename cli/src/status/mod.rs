@@ -1,6 +1,7 @@
 //! `keywheel status`: where rotations are, since when, what comes next, and what to do.
 
 mod every;
+mod leaked;
 mod one;
 
 use serde_json::{Map, Value};

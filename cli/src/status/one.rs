@@ -1,13 +1,14 @@
 //! The status of one user.
 
 use jiff::Timestamp;
-use keywheel::Outcome;
-use keywheel::key::LastUse;
+use keywheel::key::{KeyFacts, LastUse};
+use keywheel::{AccessKeyId, Outcome};
 use serde_json::{Value, json};
 
-use super::merged;
+use super::{leaked, merged};
 use crate::error::{Exit, Result};
 use crate::find::{self, Found};
+use crate::incident::read;
 use crate::keys::{self, KeyRow};
 use crate::managed::{self, Managed};
 use crate::output::{Out, table};
@@ -20,17 +21,32 @@ use crate::{ruler, time};
 pub(super) async fn show(place: &Place, out: &Out, head: &Value, typed: &str) -> Result<Exit> {
     let managed = managed::by_user(place, typed).await?;
     let (keys, mut remarks) = keys::all(place, &managed).await?;
-    let (found, exit) = match find::of(place, &managed.secret).await {
+    let (found, mut exit) = match find::of(place, &managed.secret).await {
         Ok(found) => (found, Exit::Done),
         Err(trouble) => {
             remarks.push(format!("The runs could not be read: {trouble}"));
             (Found::default(), Exit::Refused)
         }
     };
+    let runs_read = exit == Exit::Done;
+    let ids: Vec<AccessKeyId> = keys.iter().map(|row| row.key.id.clone()).collect();
+    let records = match read::records_of(place, &ids).await {
+        Ok((records, odd)) => {
+            remarks.extend(odd.iter().map(|name| format!("The record {name} cannot be understood.")));
+            records
+        }
+        Err(trouble) => {
+            remarks.push(format!("Whether a key has leaked could not be read: {trouble}"));
+            exit = Exit::Refused;
+            Vec::new()
+        }
+    };
     if found.partial {
         remarks.push("There are many runs, and not all of them were looked through for a later one.".into());
     }
     let now = Timestamp::now();
+    let listed: Vec<KeyFacts> = keys.iter().map(|row| row.key.clone()).collect();
+    let leaked = leaked::of(&records, &listed, now);
     let told = found.run.as_ref().map(|run| (run, story::tell(run, managed.name())));
     let attempt = found.attempt.as_ref().map(|run| (run, story::tell(run, managed.name())));
     if out.is_json() {
@@ -43,15 +59,17 @@ pub(super) async fn show(place: &Place, out: &Out, head: &Value, typed: &str) ->
             "run": told.as_ref().map(|(run, story)| story::json(run, story)),
             "blocked_later": attempt.as_ref().map(|(run, story)| story::json(run, story)),
             "keys": keys.iter().map(key_json).collect::<Vec<_>>(),
+            "leaked": leaked,
             "remarks": remarks,
         });
         out.json(&merged(head, body));
         return Ok(exit);
     }
     let mut lines = who(&managed);
+    lines.extend(leaked.iter().map(|record| format!("Leaked  {}", leaked::words(record, &listed, now))));
     match &told {
         Some((run, story)) => lines.extend(what(run, story, now)),
-        None if exit == Exit::Done => {
+        None if runs_read => {
             lines.push(format!("Run     none known; `keywheel rotate --user {}` starts one", managed.name()));
         }
         None => {}
@@ -163,7 +181,7 @@ fn last_use(last: Option<&LastUse>, now: Timestamp) -> String {
 mod tests {
     use super::*;
     use crate::keys::Label;
-    use keywheel::key::{KeyFacts, KeyStatus};
+    use keywheel::key::KeyStatus;
 
     #[test]
     fn the_table_tells_unread_from_unused() {

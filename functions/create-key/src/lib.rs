@@ -12,7 +12,7 @@ use aws_types::SdkConfig;
 use facts::secrets::{self, CURRENT, PENDING, Which};
 use keywheel::decide::create::{self, Create};
 use keywheel::notice::NoticeKind;
-use keywheel::rotation::{CurrentVersion, NewKey, Outcome, Phase, Why};
+use keywheel::rotation::{CurrentVersion, NewKey, Phase, Why};
 use keywheel::secret::{SecretAccessKey, SecretValue, for_store};
 use keywheel::switch::Mode;
 use keywheel::{AccessKeyId, Context, Rotation, SecretArn, Step, StepError, UserName, VersionId, aws};
@@ -103,7 +103,7 @@ impl Step for CreateKey {
                     format!("No key was made: {text}."),
                     "Start again; the run looks anew.",
                 );
-                doc.end(now, Outcome::Blocked, why);
+                doc.end_unpromoted(now, why);
                 return Ok(doc);
             }
             Create::Yes => {}
@@ -114,7 +114,7 @@ impl Step for CreateKey {
                 format!("No key was made: the installation is {mode}."),
                 "`keywheel mode live` lets it change things.",
             );
-            doc.end(now, Outcome::Blocked, why);
+            doc.end_unpromoted(now, why);
             return Ok(doc);
         }
         // Without a value there is nothing to keep; the decision above has seen to it that the version is right.
@@ -132,7 +132,7 @@ impl Step for CreateKey {
                 } else {
                     (format!("No key was made: {failure}."), "Mend what the message names, then start again.")
                 };
-                doc.end(now, Outcome::Blocked, Why::new(failure.code, text, remedy));
+                doc.end_unpromoted(now, Why::new(failure.code, text, remedy));
                 return Ok(doc);
             }
             Err(other) => return Err(other),

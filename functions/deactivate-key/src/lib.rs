@@ -59,6 +59,26 @@ impl Step for DeactivateKey {
                 .await?;
         let current = secrets::current(&store, &secret).await?;
         let keys = iam::keys(&client, &user).await?;
+        let in_flight = doc.request.roll_back && ctx.clock.now() < after(promoted_at, gate::IN_FLIGHT);
+        let look_back = wait_time(after(ctx.clock.now(), gate::LOOK_BACK));
+        if in_flight
+            && current == new.version
+            && key::find(&keys, &new.key).is_some_and(|key| !KeyFacts::is_active(key))
+        {
+            // A step of the run that this one stopped was still at work, and took the key that was brought back for
+            // the superseded one. Later than that, whoever made it Inactive meant it.
+            warn!(rotation.id = %doc.run, iam.user = %user, key.id = %new.key, "Key {} is made Active again", new.key);
+            client
+                .update_access_key()
+                .user_name(user.as_str())
+                .access_key_id(new.key.as_str())
+                .status(StatusType::Active)
+                .send()
+                .await
+                .map_err(|error| StepError::from_sdk("iam:UpdateAccessKey", &error))?;
+            doc.wait_until = Some(look_back);
+            return Ok(doc);
+        }
         let mut facts =
             gate::Facts { now: ctx.clock.now(), mode, current, keys, rivals: None, last_use: None };
         // The two reads of the gate proper are of use only while there is something to decide.
@@ -91,6 +111,9 @@ impl Step for DeactivateKey {
                 report(&mut doc, now, facts.last_use, Some(shut), callers);
                 doc.phase = Phase::Overlap;
                 doc.wait_until = Some(wait_time(until));
+                if in_flight {
+                    doc.wait_until = doc.wait_until.map(|until| until.min(look_back));
+                }
                 if late {
                     doc.announce(now, NoticeKind::StillInUse);
                 }

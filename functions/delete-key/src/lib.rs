@@ -85,6 +85,16 @@ impl Step for DeleteKey {
                 info!(rotation.id = %doc.run, iam.user = %user, key.id = %old, "Key {old} stays until {until}: {why}");
                 doc.wait_until = Some(wait_time(until));
             }
+            Delete::Paused(text) => {
+                let why = Why::new(
+                    "Paused",
+                    format!("The old key of {user} was not deleted: {text}, for a long time."),
+                    format!(
+                        "`keywheel mode live` ends the pause, then `keywheel resume --user {user}` goes on."
+                    ),
+                );
+                doc.end(now, Outcome::Held, why);
+            }
             Delete::Held(text) => {
                 let why = Why::new(
                     "UsedInGrace",

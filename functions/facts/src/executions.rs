@@ -12,9 +12,9 @@ pub fn sibling(execution: &str, run: RunId) -> Option<String> {
     Some(format!("{machine}:{run}"))
 }
 
-/// The run among `runs` that is at work on the secret, else one that was. A run that is no execution of this
-/// machine, or worked on another secret, is not ours: whoever may write a secret may choose the ids
-/// and labels of its versions.
+/// The run among `runs` that is at work on the secret, else one that was, and whether any of them was started
+/// because of a leak. A run that is no execution of this machine, or worked on another secret, is not ours:
+/// whoever may write a secret may choose the ids and labels of its versions.
 pub async fn at_work(
     sfn: &Client,
     execution: &str,
@@ -23,13 +23,7 @@ pub async fn at_work(
 ) -> Result<RunState, StepError> {
     let mut found = RunState::NotOurs;
     for run in runs {
-        match state_of(sfn, execution, *run, secret).await? {
-            RunState::NotOurs => {}
-            running @ RunState::Running(_) => return Ok(running),
-            // That a key leaked outweighs that it was superseded as well.
-            ended if !matches!(found, RunState::EndedLeaked(_)) => found = ended,
-            _ => {}
-        }
+        found = found.and(state_of(sfn, execution, *run, secret).await?);
     }
     Ok(found)
 }
@@ -59,10 +53,12 @@ pub async fn state_of(
     let Some(asked) = asked.filter(|asked| names(&asked.secret, secret, name)) else {
         return Ok(RunState::NotOurs);
     };
-    Ok(match reply.status() {
-        ExecutionStatus::Running | ExecutionStatus::PendingRedrive => RunState::Running(run),
-        _ if asked.reason == Reason::Leaked => RunState::EndedLeaked(run),
-        _ => RunState::Ended(run),
+    let running = matches!(reply.status(), ExecutionStatus::Running | ExecutionStatus::PendingRedrive);
+    Ok(match (running, asked.reason == Reason::Leaked) {
+        (true, false) => RunState::Running(run),
+        (true, true) => RunState::RunningLeaked(run),
+        (false, false) => RunState::Ended(run),
+        (false, true) => RunState::EndedLeaked(run),
     })
 }
 

@@ -87,6 +87,20 @@ fn key(row: &AccessKeyMetadata) -> Result<KeyFacts, StepError> {
     Ok(KeyFacts { id, status, created: row.create_date().and_then(timestamp) })
 }
 
+/// The owner of a key of this account; `None` where there is no such key.
+pub async fn owner(iam: &Client, key: &AccessKeyId) -> Result<Option<UserName>, StepError> {
+    let reply = match iam.get_access_key_last_used().access_key_id(key.as_str()).send().await {
+        Ok(reply) => reply,
+        Err(error) => {
+            let error = StepError::from_sdk("iam:GetAccessKeyLastUsed", &error);
+            let none = error.is_refused(&["NoSuchEntity", "NoSuchEntityException"]);
+            return if none { Ok(None) } else { Err(error) };
+        }
+    };
+    let name = reply.user_name().unwrap_or_default();
+    name.parse().map(Some).map_err(|error| StepError::Conflict(format!("GetAccessKeyLastUsed: {error}")))
+}
+
 /// What IAM has recorded of a key's use.
 pub async fn last_use(iam: &Client, key: &AccessKeyId) -> Result<LastUse, StepError> {
     let reply = iam

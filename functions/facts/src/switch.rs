@@ -1,8 +1,12 @@
 //! The installation's switches.
 
 use aws_sdk_ssm::Client;
-use keywheel::StepError;
-use keywheel::switch::Mode;
+use aws_sdk_ssm::types::Parameter;
+use keywheel::decide::contain::Kept;
+use keywheel::emergency::Emergency;
+use keywheel::incident::Record;
+use keywheel::switch::{Containment, Mode};
+use keywheel::{AccessKeyId, StepError};
 
 /// What rotation may do now. A parameter that is missing or holds nonsense is `dry-run`; one that could
 /// not be read is an error.
@@ -16,4 +20,66 @@ pub async fn mode(ssm: &Client, stage: &str) -> Result<Mode, StepError> {
     };
     let value = reply.parameter().and_then(|parameter| parameter.value()).unwrap_or_default();
     Ok(value.parse().unwrap_or_default())
+}
+
+/// What may stand against the containment of a key, read in one call.
+#[derive(Debug)]
+pub struct Standing {
+    /// The switch.
+    pub switch: Kept<Containment>,
+    /// The emergency policy.
+    pub emergency: Kept<Emergency>,
+    /// What is kept of the key.
+    pub record: Kept<Record>,
+}
+
+impl Standing {
+    /// Nothing of it could be read.
+    pub fn unread(why: &str) -> Self {
+        let why = || why.to_owned();
+        Self { switch: Kept::Unread(why()), emergency: Kept::Unread(why()), record: Kept::Unread(why()) }
+    }
+}
+
+/// The switch of containment, the emergency policy and what is kept of the key. What could not be read says so; it
+/// is for the decision what that means.
+pub async fn standing(ssm: &Client, stage: &str, key: Option<&AccessKeyId>) -> Standing {
+    let (switch, emergency) = (Containment::parameter(stage), Emergency::parameter(stage));
+    let record = key.map(|key| Record::parameter(stage, key));
+    let names = [switch.clone(), emergency.clone()].into_iter().chain(record.clone());
+    let reply = match ssm.get_parameters().set_names(Some(names.collect())).send().await {
+        Ok(reply) => reply,
+        Err(error) => {
+            return Standing::unread(&StepError::from_sdk("ssm:GetParameters", &error).to_string());
+        }
+    };
+    let found = |name: &str| reply.parameters().iter().find(|found| found.name() == Some(name));
+    Standing {
+        // Nonsense is what nobody has set: the careful value, as with the other switch.
+        switch: match found(&switch).and_then(Parameter::value) {
+            Some(text) => text.parse().map_or(Kept::None, Kept::Is),
+            None => Kept::None,
+        },
+        emergency: parsed(found(&emergency), Emergency::parse),
+        record: parsed(record.as_deref().and_then(found), |text| {
+            serde_json::from_str(text).map_err(|error| error.to_string())
+        }),
+    }
+}
+
+fn parsed<T>(parameter: Option<&Parameter>, parse: impl Fn(&str) -> Result<T, String>) -> Kept<T> {
+    match parameter.map(|parameter| parse(parameter.value().unwrap_or_default())) {
+        None => Kept::None,
+        Some(Ok(value)) => Kept::Is(value),
+        Some(Err(why)) => Kept::Unread(why),
+    }
+}
+
+/// Keeps what is known of a leaked key.
+pub async fn keep(ssm: &Client, stage: &str, record: &Record) -> Result<(), StepError> {
+    let text = serde_json::to_string(record)
+        .map_err(|error| StepError::BadInput(format!("the record cannot be written: {error}")))?;
+    let call = ssm.put_parameter().name(Record::parameter(stage, &record.key)).value(text);
+    let kept = call.r#type(aws_sdk_ssm::types::ParameterType::String).overwrite(true).send().await;
+    kept.map(|_| ()).map_err(|error| StepError::from_sdk("ssm:PutParameter", &error))
 }

@@ -11,15 +11,34 @@ use crate::error::StepError;
 /// The namespace of our metrics.
 pub const NAMESPACE: &str = "Keywheel";
 
-/// Writes the record of one step's end, however it ended.
-pub fn step_ended(step: &str, stage: &str, took: Duration, result: &Result<Value, StepError>) {
-    let record = record(step, stage, took, result, jiff::Timestamp::now().as_millisecond());
+/// The outcome that a document has.
+pub fn outcome(document: &Value) -> Option<&str> {
+    document.get("outcome").and_then(Value::as_str)
+}
+
+/// Writes the record of one step's end, however it ended. `undecided` says that its input had no outcome.
+pub fn step_ended(
+    step: &str,
+    stage: &str,
+    took: Duration,
+    undecided: bool,
+    result: &Result<Value, StepError>,
+) {
+    let record = record(step, stage, took, undecided, result, jiff::Timestamp::now().as_millisecond());
     // A log line that cannot be written is no reason to fail a rotation.
     let _ = writeln!(std::io::stdout(), "{record}");
 }
 
-/// The record as JSON. A run's outcome is counted once, where the last notice is handed over.
-fn record(step: &str, stage: &str, took: Duration, result: &Result<Value, StepError>, at: i64) -> Value {
+/// The record as JSON. A run's outcome is counted by the step that decides it: its alarm must not wait for
+/// notices that cannot be sent.
+fn record(
+    step: &str,
+    stage: &str,
+    took: Duration,
+    undecided: bool,
+    result: &Result<Value, StepError>,
+    at: i64,
+) -> Value {
     let document = result.as_ref().ok();
     let text = |pointer: &str| document.and_then(|doc| doc.pointer(pointer)).and_then(Value::as_str);
     let mut directives = vec![json!({
@@ -27,15 +46,41 @@ fn record(step: &str, stage: &str, took: Duration, result: &Result<Value, StepEr
         "Dimensions": [["Stage", "State"]],
         "Metrics": [{"Name": "StepDuration", "Unit": "Milliseconds"}, {"Name": "StepFailure", "Unit": "Count"}],
     })];
-    let ended = text("/outcome").filter(|_| step == "notify" && text("/delivery") != Some("pending"));
+    let ended = document.and_then(outcome).filter(|_| undecided);
     if ended.is_some() {
         directives.push(json!({
             "Namespace": NAMESPACE,
             "Dimensions": [["Stage", "Outcome"]],
-            "Metrics": [{"Name": "RunEnded", "Unit": "Count"}, {"Name": "NoticesGivenUp", "Unit": "Count"}],
+            "Metrics": [{"Name": "RunEnded", "Unit": "Count"}],
         }));
     }
-    json!({
+    let contained = (step == "contain").then(|| document.and_then(time_to_contain)).flatten();
+    if contained.is_some() {
+        directives.push(json!({
+            "Namespace": NAMESPACE,
+            "Dimensions": [["Stage"]],
+            "Metrics": [{"Name": "TimeToContain", "Unit": "Milliseconds"}],
+        }));
+    }
+    // The step that follows where a key cannot be made Inactive, and that denies its sessions where it is.
+    let at_large = step == "deny-sessions"
+        && document.is_none_or(|doc| doc.get("contained_at").is_none() || doc.get("deny").is_none());
+    if step == "deny-sessions" {
+        directives.push(json!({
+            "Namespace": NAMESPACE,
+            "Dimensions": [["Stage"]],
+            "Metrics": [{"Name": "NotContained", "Unit": "Count"}],
+        }));
+    }
+    if step == "notify" {
+        // A stuck run has no outcome, and can have given up all the same.
+        directives.push(json!({
+            "Namespace": NAMESPACE,
+            "Dimensions": [["Stage"]],
+            "Metrics": [{"Name": "NoticesGivenUp", "Unit": "Count"}],
+        }));
+    }
+    let mut line = json!({
         "_aws": {"Timestamp": at, "CloudWatchMetrics": directives},
         "Stage": stage,
         "State": step,
@@ -45,11 +90,32 @@ fn record(step: &str, stage: &str, took: Duration, result: &Result<Value, StepEr
         "step.error_code": result.as_ref().err().and_then(StepError::code),
         "Outcome": ended,
         "RunEnded": u8::from(ended.is_some()),
-        "NoticesGivenUp": u8::from(text("/delivery") == Some("gave_up")),
+        "NoticesGivenUp": u8::from(step == "notify" && text("/delivery") == Some("gave_up")),
         "rotation.id": text("/run"),
         "rotation.phase": text("/phase"),
         "iam.user": text("/baseline/user/name"),
-    })
+    });
+    if let Some(took) = contained {
+        line["TimeToContain"] = took.into();
+    }
+    if step == "deny-sessions" {
+        line["NotContained"] = u8::from(at_large).into();
+    }
+    if let Some(incident) = text("/id") {
+        line["incident.id"] = incident.into();
+        line["key.id"] = text("/target/key_id").into();
+        line["iam.user"] = text("/user").into();
+    }
+    line
+}
+
+/// The milliseconds from an event's arrival to its key's being Inactive, where this step has just made it so and
+/// no policy let anybody come first.
+fn time_to_contain(document: &Value) -> Option<i64> {
+    let at = |name: &str| document.get(name)?.as_str()?.parse::<jiff::Timestamp>().ok();
+    let first = document.get("phase")? == "deny" && document.get("bound").is_none();
+    let took = at("contained_at")?.as_millisecond() - at("started")?.as_millisecond();
+    first.then_some(took.max(0))
 }
 
 #[cfg(test)]
@@ -59,7 +125,8 @@ mod tests {
     #[test]
     fn the_record_has_the_shape_that_cloudwatch_reads() {
         let doc = json!({"run": "r", "phase": "overlap", "baseline": {"user": {"name": "svc"}}});
-        let line = record("promote-key", "prod", Duration::from_millis(12), &Ok(doc), 1_700_000_000_000);
+        let line =
+            record("promote-key", "prod", Duration::from_millis(12), true, &Ok(doc), 1_700_000_000_000);
         assert_eq!(
             line.to_string(),
             r#"{"_aws":{"Timestamp":1700000000000,"CloudWatchMetrics":[{"Namespace":"Keywheel","Dimensions":[["Stage","State"]],"Metrics":[{"Name":"StepDuration","Unit":"Milliseconds"},{"Name":"StepFailure","Unit":"Count"}]}]},"Stage":"prod","State":"promote-key","StepDuration":12.0,"StepFailure":0,"step.error":null,"step.error_code":null,"Outcome":null,"RunEnded":0,"NoticesGivenUp":0,"rotation.id":"r","rotation.phase":"overlap","iam.user":"svc"}"#
@@ -67,18 +134,55 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_is_counted_when_its_notice_is_out_and_only_then() {
-        let doc = |delivery: &str| Ok(json!({"outcome": "Held", "delivery": delivery}));
-        let count = |delivery| record("notify", "s", Duration::ZERO, &doc(delivery), 0)["RunEnded"].clone();
-        assert_eq!(count("pending"), 0);
-        assert_eq!(count("done"), 1);
-        assert_eq!(count("gave_up"), 1);
-        assert_eq!(record("look", "s", Duration::ZERO, &doc("done"), 0)["RunEnded"], 0);
+    fn an_outcome_is_counted_where_it_is_decided_and_only_there() {
+        let doc = Ok(json!({"outcome": "Held", "delivery": "pending"}));
+        let count =
+            |step, undecided| record(step, "s", Duration::ZERO, undecided, &doc, 0)["RunEnded"].clone();
+        assert_eq!(count("deactivate-key", true), 1);
+        assert_eq!(count("notify", true), 1);
+        assert_eq!(count("notify", false), 0);
+        assert_eq!(outcome(&json!({"outcome": null})), None);
+        assert_eq!(outcome(&json!({"outcome": "Held"})), Some("Held"));
+    }
+
+    #[test]
+    fn notices_given_up_are_counted_with_an_outcome_and_without() {
+        for outcome in [json!("Held"), Value::Null] {
+            let doc = Ok(json!({"outcome": outcome, "delivery": "gave_up"}));
+            let line = record("notify", "s", Duration::ZERO, false, &doc, 0);
+            assert_eq!(line["NoticesGivenUp"], 1);
+            let directive = &line["_aws"]["CloudWatchMetrics"][1];
+            assert_eq!(directive["Dimensions"], json!([["Stage"]]));
+            assert_eq!(directive["Metrics"][0]["Name"], "NoticesGivenUp");
+        }
+    }
+
+    #[test]
+    fn the_time_to_contain_is_counted_where_a_key_was_contained_at_once() {
+        let doc = json!({
+            "id": "i", "phase": "deny", "started": "2026-03-02T09:00:01Z", "contained_at": "2026-03-02T09:00:02.5Z",
+            "user": "svc", "target": {"key_id": "AKIA"},
+        });
+        let line = |step, doc: Value| record(step, "s", Duration::ZERO, false, &Ok(doc), 0);
+        let contained = line("contain", doc.clone());
+        assert_eq!((&contained["TimeToContain"], &contained["key.id"]), (&json!(1500), &json!("AKIA")));
+        assert_eq!(contained["_aws"]["CloudWatchMetrics"][1]["Metrics"][0]["Name"], "TimeToContain");
+        let mut late = doc.clone();
+        late["bound"] = json!("2026-03-02T09:00:02Z");
+        for other in [line("contain", late), line("notify", doc.clone())] {
+            assert!(other.get("TimeToContain").is_none(), "{other}");
+        }
+        // Contained and not denied, or not even contained: somebody must look.
+        assert_eq!(line("deny-sessions", doc.clone())["NotContained"], 1);
+        let mut denied = doc;
+        denied["deny"] = json!({});
+        assert_eq!(line("deny-sessions", denied)["NotContained"], 0);
+        assert_eq!(line("deny-sessions", json!({"id": "i"}))["NotContained"], 1);
     }
 
     #[test]
     fn a_failure_is_recorded_by_its_name() {
-        let line = record("look", "s", Duration::ZERO, &Err(StepError::Conflict("x".into())), 0);
+        let line = record("look", "s", Duration::ZERO, true, &Err(StepError::Conflict("x".into())), 0);
         assert_eq!(line["StepFailure"], 1);
         assert_eq!(line["step.error"], "Keywheel.Conflict");
     }

@@ -102,6 +102,13 @@ name!(
     |text| (32..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 );
 
+impl AccessKeyId {
+    /// Whether it is that of temporary credentials.
+    pub fn is_temporary(&self) -> bool {
+        self.0.starts_with("ASIA")
+    }
+}
+
 impl SecretArn {
     /// The region the secret lives in.
     pub fn region(&self) -> &str {

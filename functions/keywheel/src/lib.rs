@@ -7,20 +7,25 @@
 pub mod aws;
 pub mod clock;
 pub mod decide;
+pub mod emergency;
 pub mod emf;
 pub mod error;
 pub mod ids;
+pub mod incident;
 pub mod key;
 pub mod notice;
 pub mod policy;
 pub mod rotation;
 pub mod secret;
 pub mod serve;
+pub mod sessions;
 pub mod step;
 pub mod switch;
+pub mod triage;
 
 pub use clock::Clock;
 pub use error::StepError;
 pub use ids::{AccessKeyId, RunId, SecretArn, UserName, VersionId};
+pub use incident::{Alert, Incident};
 pub use rotation::{Outcome, Phase, Rotation};
 pub use step::{Context, Step};

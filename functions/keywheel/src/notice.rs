@@ -3,11 +3,14 @@
 //! Steps append notices to the document; the Notify states send what is unsent. A notice is sent at least once,
 //! with an id that lets the receiver drop a repeat, and it names nothing that may not be seen.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::rotation::Rotation;
+use crate::ids::RunId;
+use crate::rotation::{Delivery, Outcome, Phase, Rotation};
 
 /// What a notice is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,26 @@ pub enum NoticeKind {
     OrphanCleared,
     /// Undoing does not succeed; a person is needed.
     Stuck,
+    /// A leaked key is Inactive.
+    Contained,
+    /// A leaked key could not be made Inactive yet.
+    NotContained,
+    /// A leaked key is made Inactive later, unless a person stops it.
+    Delayed,
+    /// The sessions of a leaked key could not be denied yet.
+    SessionsNotDenied,
+    /// A key that appeared while the leaked one was contained was made Inactive too, or needs a person.
+    KeyMinted,
+    /// A leaked key was made Active by somebody, and Inactive again.
+    Reactivated,
+    /// How the application gets a working key.
+    Replacement,
+    /// What the leaked key did.
+    Investigated,
+    /// The sessions' deny was taken off.
+    SessionsFree,
+    /// An event that changes nothing here, for a person to look at.
+    Event,
     /// The run has its outcome.
     Ended,
 }
@@ -47,6 +70,16 @@ impl NoticeKind {
             Self::TurnedBack => "TurnedBack",
             Self::OrphanCleared => "OrphanCleared",
             Self::Stuck => "Stuck",
+            Self::Contained => "Contained",
+            Self::NotContained => "NotContained",
+            Self::Delayed => "Delayed",
+            Self::SessionsNotDenied => "SessionsNotDenied",
+            Self::KeyMinted => "KeyMinted",
+            Self::Reactivated => "Reactivated",
+            Self::Replacement => "Replacement",
+            Self::Investigated => "Investigated",
+            Self::SessionsFree => "SessionsFree",
+            Self::Event => "Event",
             Self::Ended => "Ended",
         }
     }
@@ -74,59 +107,129 @@ pub struct Notice {
 /// The `source` of our events.
 pub const EVENT_SOURCE: &str = "keywheel";
 
+/// How long after the outcome an undelivered notice is tried.
+const PATIENCE: Duration = Duration::from_hours(24);
+/// How long after a run got stuck. It has left something half done, and while it still tells, no other run of its
+/// secret can mend that.
+const PATIENCE_STUCK: Duration = Duration::from_hours(1);
+
+/// A document that notices wait in.
+pub trait Outbox {
+    /// The run or incident, which every call's User-Agent names.
+    fn id(&self) -> RunId;
+    /// What waits, and what was sent.
+    fn notices(&self) -> &[Notice];
+    /// The same, to be marked as sent.
+    fn notices_mut(&mut self) -> &mut [Notice];
+    /// The `detail-type` of a notice's event.
+    fn detail_type(&self, notice: &Notice) -> String;
+    /// A line for a mail's subject: ASCII, under 100 characters, as SNS demands.
+    fn subject(&self, notice: &Notice) -> String;
+    /// The event's detail, for programs.
+    fn detail(&self, notice: &Notice) -> Value;
+    /// The ARNs that the event names as its resources.
+    fn resources(&self) -> Vec<String>;
+    /// How it ended, where it has.
+    fn outcome(&self) -> Option<Outcome>;
+    /// Brings a document that arrives with a caught error to what that error means.
+    fn conclude(&mut self, now: Timestamp);
+    /// Since when nothing but its notices keeps it alive, and how long they are tried then.
+    fn last_words(&self) -> Option<(Timestamp, Duration)>;
+    /// Says how far the outbox is, and when it is tried again.
+    fn deliver(&mut self, delivery: Delivery, again: Option<Timestamp>);
+}
+
 impl Notice {
+    /// A notice of `kind` from the document `of`, with `more` in its id where that kind is told more than once.
+    pub fn new(of: RunId, kind: NoticeKind, more: &str, at: Timestamp, text: String) -> Self {
+        Self { id: format!("{of}/{}{more}", kind.name()), kind, at, text, on_bus: false, on_topic: false }
+    }
+
     /// The notice of `kind` about where `rotation` is now.
     pub fn about(rotation: &Rotation, at: Timestamp, kind: NoticeKind) -> Self {
-        Self {
-            id: format!("{}/{}", rotation.run, kind.name()),
-            kind,
-            at,
-            text: sentence(rotation, kind),
-            on_bus: false,
-            on_topic: false,
-        }
+        Self::new(rotation.run, kind, "", at, sentence(rotation, kind))
     }
 
     /// Whether every channel has it.
     pub fn is_sent(&self) -> bool {
         self.on_bus && self.on_topic
     }
+}
 
-    /// The `detail-type` of the event.
-    pub fn detail_type(&self) -> String {
-        format!("Keywheel Rotation {}", self.kind.name())
+/// A subject line of its two halves.
+pub(crate) fn subject(what: &str, whom: &str) -> String {
+    format!("[keywheel] {what}: {whom}").chars().take(99).collect()
+}
+
+impl Outbox for Rotation {
+    fn id(&self) -> RunId {
+        self.run
     }
 
-    /// A line for a mail's subject: ASCII, under 100 characters, as SNS demands.
-    pub fn subject(&self, rotation: &Rotation) -> String {
-        let what = rotation.outcome.filter(|_| self.kind == NoticeKind::Ended);
-        let what = what.map_or(self.kind.name(), crate::Outcome::name);
-        format!("[keywheel] {what}: {}", rotation.user_name()).chars().take(99).collect()
+    fn notices(&self) -> &[Notice] {
+        &self.notices
     }
 
-    /// The event's detail, for programs.
-    pub fn detail(&self, rotation: &Rotation) -> Value {
-        let baseline = rotation.baseline.as_ref();
+    fn notices_mut(&mut self) -> &mut [Notice] {
+        &mut self.notices
+    }
+
+    fn detail_type(&self, notice: &Notice) -> String {
+        format!("Keywheel Rotation {}", notice.kind.name())
+    }
+
+    fn subject(&self, notice: &Notice) -> String {
+        let what = self.outcome.filter(|_| notice.kind == NoticeKind::Ended);
+        subject(what.map_or(notice.kind.name(), Outcome::name), self.user_name())
+    }
+
+    fn detail(&self, notice: &Notice) -> Value {
+        let baseline = self.baseline.as_ref();
         json!({
-            "schema": rotation.schema,
-            "id": self.id,
-            "kind": self.kind.name(),
-            "at": self.at,
-            "run": rotation.run,
-            "execution": rotation.execution,
-            "reason": rotation.request.reason,
-            "account": rotation.secret.as_ref().map(super::SecretArn::account),
-            "region": rotation.secret.as_ref().map(super::SecretArn::region),
-            "secret": rotation.secret.as_ref().map_or(rotation.request.secret.as_str(), super::SecretArn::as_str),
+            "schema": self.schema,
+            "id": notice.id,
+            "kind": notice.kind.name(),
+            "at": notice.at,
+            "run": self.run,
+            "execution": self.execution,
+            "reason": self.request.reason,
+            "account": self.secret.as_ref().map(super::SecretArn::account),
+            "region": self.secret.as_ref().map(super::SecretArn::region),
+            "secret": self.secret.as_ref().map_or(self.request.secret.as_str(), super::SecretArn::as_str),
             "user": baseline.map(|baseline| &baseline.user.name),
             "user_id": baseline.map(|baseline| &baseline.user.id),
-            "new_key": rotation.new.as_ref().map(|new| &new.key),
-            "old_key": rotation.old.as_ref().map(|old| &old.key),
-            "wait_until": rotation.wait_until,
-            "outcome": rotation.outcome.filter(|_| self.kind == NoticeKind::Ended),
-            "why": rotation.why.as_ref().filter(|_| self.kind == NoticeKind::Ended),
-            "text": self.text,
+            "new_key": self.new.as_ref().map(|new| &new.key),
+            "old_key": self.old.as_ref().map(|old| &old.key),
+            "wait_until": self.wait_until,
+            "outcome": self.outcome.filter(|_| notice.kind == NoticeKind::Ended),
+            "why": self.why.as_ref().filter(|_| notice.kind == NoticeKind::Ended),
+            "text": notice.text,
         })
+    }
+
+    fn resources(&self) -> Vec<String> {
+        self.secret.iter().map(ToString::to_string).collect()
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        self.outcome
+    }
+
+    fn conclude(&mut self, now: Timestamp) {
+        Self::conclude(self, now);
+    }
+
+    fn last_words(&self) -> Option<(Timestamp, Duration)> {
+        self.notices.iter().find_map(|notice| match notice.kind {
+            NoticeKind::Ended if self.phase == Phase::Ended => Some((notice.at, PATIENCE)),
+            NoticeKind::Stuck => Some((notice.at, PATIENCE_STUCK)),
+            _ => None,
+        })
+    }
+
+    fn deliver(&mut self, delivery: Delivery, again: Option<Timestamp>) {
+        self.delivery = delivery;
+        self.wait_until = again.or(self.wait_until);
     }
 }
 
@@ -172,5 +275,7 @@ fn sentence(rotation: &Rotation, kind: NoticeKind) -> String {
                 .trim_end()
                 .to_owned()
         }
+        // Told of incidents and events, never of a rotation.
+        other => other.name().to_owned(),
     }
 }

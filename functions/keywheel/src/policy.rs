@@ -210,4 +210,26 @@ mod tests {
         assert_eq!(policy.max_overlap, Span::days(20));
         assert!(serde_json::from_str::<PolicyOverride>(r#"{"overlaps":"1h"}"#).is_err());
     }
+
+    #[test]
+    fn the_shortest_quiet_window_is_iams_lag_and_span_and_no_rehearsal() {
+        assert_eq!(SHORTEST_QUIET_WINDOW, Span::seconds(4 * 3600 + 15 * 60));
+        let shortest =
+            Policy { quiet_window: SHORTEST_QUIET_WINDOW, overlap: Span::seconds(10), ..Policy::default() };
+        assert_eq!(shortest.settling(), Duration::from_mins(75));
+    }
+
+    #[test]
+    fn a_policy_is_written_as_it_is_read_and_its_bounds_may_touch() {
+        let text = serde_json::to_string(&Span::hours(24)).unwrap();
+        assert_eq!(serde_json::from_str::<Span>(&text).unwrap(), Span::hours(24));
+        let both = PolicyOverride {
+            overlap: Some(Span::hours(2)),
+            max_overlap: Some(Span::hours(2)),
+            ..PolicyOverride::default()
+        };
+        assert_eq!(Policy::default().with(&both).unwrap().max_overlap, Span::hours(2));
+        let year = Span::days(366);
+        assert_eq!(year.to_string().parse::<Span>().unwrap(), year);
+    }
 }

@@ -235,7 +235,7 @@ pub enum Delivery {
     Pending,
     /// All is sent.
     Done,
-    /// A day has passed; an alarm tells.
+    /// A day has passed, or an hour where the run is stuck; an alarm tells.
     GaveUp,
 }
 
@@ -364,6 +364,24 @@ impl Rotation {
         self.outcome = Some(outcome);
         self.why = Some(why);
         self.announce(at, NoticeKind::Ended);
+    }
+
+    /// Ends a run that has promoted nothing: Blocked where it has touched nothing, `RolledBack` where it cleared
+    /// an orphan, made a key that is gone again, or stored a placeholder.
+    pub fn end_unpromoted(&mut self, at: Timestamp, why: Why) {
+        let placeholder = self.run.placeholder_version();
+        let current = self.baseline.as_ref().and_then(|baseline| baseline.current.as_ref());
+        let stored_placeholder = current.is_some_and(|current| current.version == placeholder);
+        let mut why = why;
+        if stored_placeholder {
+            why.text += " The secret, which had no value, holds a placeholder without credentials.";
+        }
+        if self.cleared > 0 {
+            why.text += " An orphan of an earlier attempt was deleted.";
+            self.announce(at, NoticeKind::OrphanCleared);
+        }
+        let touched = self.new.is_some() || self.cleared > 0 || stored_placeholder;
+        self.end(at, if touched { Outcome::RolledBack } else { Outcome::Blocked }, why);
     }
 
     /// Gives a run that fails before its outcome the reason, and sends it to `RollBack`.

@@ -34,6 +34,11 @@ pub fn init_tracing() {
             "delete_key",
             "roll_back",
             "notify",
+            "triage",
+            "contain",
+            "deny_sessions",
+            "replace",
+            "investigate",
         ]
         .map(|name| (name, LevelFilter::INFO)),
     );
@@ -59,8 +64,9 @@ pub async fn run<S: Step>(step: S) -> Result<(), Error> {
     let (step, ctx) = (&step, &ctx);
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| async move {
         let started = Instant::now();
+        let undecided = emf::outcome(&event.payload).is_none();
         let result = invoke(step, event.payload, ctx).await;
-        emf::step_ended(S::NAME, &ctx.stage, started.elapsed(), &result);
+        emf::step_ended(S::NAME, &ctx.stage, started.elapsed(), undecided, &result);
         result
     }))
     .await

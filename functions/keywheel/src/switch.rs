@@ -91,3 +91,24 @@ impl FromStr for Containment {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn switches_read_and_write_alike_and_have_their_own_place() {
+        for (mode, text) in [(Mode::DryRun, "dry-run"), (Mode::Live, "live"), (Mode::Paused, "paused")] {
+            assert_eq!((mode.to_string().as_str(), text.parse()), (text, Ok(mode)));
+        }
+        for (containment, text) in
+            [(Containment::Off, "off"), (Containment::Page, "page"), (Containment::On, "on")]
+        {
+            assert_eq!((containment.to_string().as_str(), text.parse()), (text, Ok(containment)));
+        }
+        assert!("Live".parse::<Mode>().unwrap_err().contains("Live"));
+        assert!("".parse::<Containment>().unwrap_err().contains("off"));
+        assert_eq!(Mode::parameter("prod"), "/keywheel/prod/mode");
+        assert_eq!(Containment::parameter("prod"), "/keywheel/prod/containment");
+    }
+}

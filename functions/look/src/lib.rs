@@ -141,11 +141,23 @@ impl Look {
         {
             let stored =
                 secrets::value(&store, &secret.arn, Which::Label(PREVIOUS)).await.map_err(unreadable)?;
+            // A pair that is newer than the current one was stored by a person who then went back, unless a run
+            // of ours wrote it and was turned back: only the latter is superseded.
+            let newer = stored.as_ref().is_some_and(|stored| stored.created > written);
+            let theirs = match stored.as_ref().filter(|_| newer) {
+                Some(stored) => {
+                    let runs = secret.runs_on(&stored.version);
+                    facts::executions::at_work(&sfn, &doc.execution, &runs, of).await? == RunState::NotOurs
+                }
+                None => false,
+            };
             previous_key = stored
                 .and_then(|stored| SecretValue::parse(stored.text.as_deref(), &name).ok())
                 .and_then(|value| value.key());
             let runs = secret.runs_on(&current.version);
-            current_run = facts::executions::at_work(&sfn, &doc.execution, &runs, of).await?;
+            if !theirs {
+                current_run = facts::executions::at_work(&sfn, &doc.execution, &runs, of).await?;
+            }
         }
         let facts = entry::Facts {
             reason: doc.request.reason,
@@ -209,6 +221,9 @@ fn enter(doc: &mut Rotation, start: Start) {
     doc.old = start.old;
     doc.suspects = start.suspects;
     doc.phase = start.phase;
+    if start.leaked {
+        doc.request.reason = Reason::Leaked;
+    }
 }
 
 /// The document at its beginning, and why it must not go further, where the input says so itself.

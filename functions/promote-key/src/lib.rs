@@ -4,16 +4,21 @@
 //! `RemoveFromVersionId` names the baseline's version, so the move fails where anybody else has moved the label
 //! meanwhile. On any error the labels are read again: ours is current means it was done and the reply got lost.
 
+use std::time::Duration;
+
 use aws_types::SdkConfig;
 use facts::executions;
+use facts::iam;
 use facts::secrets::{self, CURRENT};
-use keywheel::decide::entry::RunState;
 use keywheel::key::KeyFacts;
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Outcome, Phase, Reason, Why};
 use keywheel::switch::Mode;
 use keywheel::{Context, Rotation, RunId, Step, StepError, VersionId, aws, key};
 use tracing::info;
+
+/// How long a validation stands for the key it was made with. An undisturbed run promotes within it.
+const FRESH: Duration = Duration::from_secs(15);
 
 /// The step.
 pub struct PromoteKey {
@@ -52,7 +57,10 @@ impl Step for PromoteKey {
                 doc.end(ctx.clock.now(), Outcome::Blocked, Why::new("Paused", text, remedy));
                 return Ok(doc);
             }
-            take_over(&store, &aws_sdk_sfn::Client::new(&config), &mut doc, &new, ctx).await?;
+            let sfn = aws_sdk_sfn::Client::new(&config);
+            if claim(&store, &sfn, &mut doc, &new, &[&new], ctx).await? {
+                take_over(&mut doc, ctx.clock.now())?;
+            }
             return Ok(doc);
         }
         let expected = doc.baseline()?.current.as_ref().map(|current| current.version.clone());
@@ -66,6 +74,17 @@ impl Step for PromoteKey {
             ));
             return Ok(doc);
         }
+        let taken_over = new != doc.run.version();
+        if taken_over {
+            // An ended run had stored this key: its version does not lead to this run by itself.
+            let sfn = aws_sdk_sfn::Client::new(&config);
+            if !claim(&store, &sfn, &mut doc, &new, &[&expected, &new], ctx).await? {
+                return Ok(doc);
+            }
+        }
+        if taken_over || !is_fresh(&doc, ctx.clock.now()) {
+            still_works(&aws_sdk_iam::Client::new(&config), &store, &doc, &new).await?;
+        }
         swap(&store, &secret, &expected, &new).await?;
         info!(rotation.id = %doc.run, iam.user = doc.user_name(), "AWSCURRENT names version {new}");
         promoted(&mut doc, ctx.clock.now());
@@ -73,49 +92,93 @@ impl Step for PromoteKey {
     }
 }
 
-/// Makes this run findable from the version it works on, and begins where the ended run stopped. When its clock
-/// started is not known here, so it starts anew.
+/// Whether the new key was validated a moment ago.
+fn is_fresh(doc: &Rotation, now: jiff::Timestamp) -> bool {
+    let validated = doc.notices.iter().find(|notice| notice.kind == NoticeKind::Validated);
+    validated.is_some_and(|notice| {
+        Duration::try_from(now.duration_since(notice.at)).is_ok_and(|since| since <= FRESH)
+    })
+}
+
+/// Fails unless IAM lists the new key as Active: after a wait, or for a key of an ended run, somebody may have
+/// taken it away since it was validated. A move that was made already is not judged here.
+async fn still_works(
+    iam: &aws_sdk_iam::Client,
+    store: &aws_sdk_secretsmanager::Client,
+    doc: &Rotation,
+    version: &VersionId,
+) -> Result<(), StepError> {
+    let new = &doc.new_key()?.key;
+    let keys = iam::keys(iam, &doc.baseline()?.user.name).await?;
+    let error = match key::find(&keys, new) {
+        Some(found) if found.is_active() => return Ok(()),
+        Some(_) => StepError::Conflict(format!("the new key {new} was made Inactive before it was promoted")),
+        // Deleted, or made too lately for this list to show it.
+        None => StepError::NotYetVisible(format!("the new key {new} is not listed")),
+    };
+    let moved = secrets::current(store, doc.secret()?).await?.as_ref() == Some(version);
+    if moved { Ok(()) } else { Err(error) }
+}
+
+/// Makes this run findable from the version it works on. False where the run has ended, because AWSCURRENT names
+/// none of `expected` or another run is at work.
 ///
-/// Of two runs that take over at once, both leave their label first and look then: the one with the smaller id
-/// goes on, and the other one leaves.
-async fn take_over(
+/// Of two runs that take over at once, both leave their label first and look then, so that at least one sees the
+/// other and leaves. Where both do, the next run goes on; a rule of which one stays would let both stay, where
+/// one of them looked before the other's label was there.
+async fn claim(
     store: &aws_sdk_secretsmanager::Client,
     sfn: &aws_sdk_sfn::Client,
     doc: &mut Rotation,
     version: &VersionId,
+    expected: &[&VersionId],
     ctx: &Context,
-) -> Result<(), StepError> {
+) -> Result<bool, StepError> {
     let mut ended: Vec<RunId> = Vec::new();
     for round in 0..2 {
         let secret = secrets::describe(store, doc.secret()?.as_str()).await?;
-        if secret.labelled(CURRENT).as_ref() != Some(version) {
+        if !secret.labelled(CURRENT).is_some_and(|current| expected.contains(&&current)) {
+            if doc.phase != Phase::TakeOver {
+                // The pending key is for RollBack to take back.
+                return Err(StepError::Conflict("the secret was changed meanwhile".into()));
+            }
+            secrets::disclaim(store, &secret.arn, version, doc.run).await?;
             let text = "AWSCURRENT was moved since the run began; this run has changed nothing.";
             doc.end(
                 ctx.clock.now(),
                 Outcome::Blocked,
                 Why::new("Conflict", text, "Start again; the run looks anew."),
             );
-            return Ok(());
+            return Ok(false);
         }
+        // A retry that finds AWSCURRENT moved has looked before, and whoever came since gives way.
+        let moved = doc.phase != Phase::TakeOver
+            && secret.labelled(CURRENT).as_ref() == Some(version)
+            && secret.carries(version, &doc.run.label());
         let of = (&secret.arn, secret.name.as_str());
-        for run in secret.claims().into_iter().map(|(_, run)| run).filter(|run| *run != doc.run) {
-            match executions::state_of(sfn, &doc.execution, run, of).await? {
-                RunState::Running(rival) if round == 0 || rival < doc.run => {
-                    secrets::disclaim(store, &secret.arn, version, doc.run).await?;
-                    let text = format!("Run {rival} is at work on user {}.", doc.user_name());
-                    let remedy = format!("`keywheel status --user {}` shows where it is.", doc.user_name());
-                    doc.end(ctx.clock.now(), Outcome::Blocked, Why::new("RunInProgress", text, remedy));
-                    return Ok(());
-                }
-                RunState::Ended(run) | RunState::EndedLeaked(run) => ended.push(run),
-                _ => {}
+        for (on, run) in secret.claims().into_iter().filter(|(_, run)| *run != doc.run) {
+            let state = executions::state_of(sfn, &doc.execution, run, of).await?;
+            if let Some(rival) = state.running().filter(|_| !moved) {
+                secrets::disclaim(store, &secret.arn, version, doc.run).await?;
+                let text = format!("Run {rival} is at work on user {}.", doc.user_name());
+                let remedy = format!("`keywheel status --user {}` shows where it is.", doc.user_name());
+                doc.end(ctx.clock.now(), Outcome::Blocked, Why::new("RunInProgress", text, remedy));
+                return Ok(false);
+            }
+            // That the key before this version leaked is known from these labels only.
+            if state.ended().is_some() && !(state.leaked() && on == *version) {
+                ended.push(run);
             }
         }
         if round == 0 {
             secrets::claim(store, &secret, version, doc.run, &ended).await?;
         }
     }
-    let now = ctx.clock.now();
+    Ok(true)
+}
+
+/// Begins where the ended run stopped. When its clock started is not known here, so it starts anew.
+fn take_over(doc: &mut Rotation, now: jiff::Timestamp) -> Result<(), StepError> {
     let old = doc.old_key()?.key.clone();
     if key::find(&doc.baseline()?.keys, &old).is_some_and(KeyFacts::is_active) {
         doc.begin_overlap(now);

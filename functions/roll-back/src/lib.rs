@@ -9,7 +9,8 @@ mod undo;
 
 use aws_sdk_iam::types::StatusType;
 use aws_types::SdkConfig;
-use keywheel::rotation::Phase;
+use keywheel::rotation::{Phase, Why};
+use keywheel::switch::Mode;
 use keywheel::{AccessKeyId, Context, Rotation, Step, StepError, UserName, aws};
 
 /// The step.
@@ -51,13 +52,43 @@ impl Step for RollBack {
             config,
             ctx,
         };
+        // Clearing an orphan and turning back begin something, so they obey the switch. An undo goes on whatever it
+        // says: what is half done is worth less than what is finished, to the person who paused as well.
+        let begins = match doc.phase {
+            Phase::Clear => !doc.undoing,
+            Phase::Backwards => true,
+            _ => false,
+        };
+        let mode = if begins {
+            facts::switch::mode(&aws_sdk_ssm::Client::new(&tools.config), &ctx.stage).await?
+        } else {
+            Mode::Live
+        };
+        if mode != Mode::Live && doc.phase == Phase::Clear {
+            let mut doc = doc;
+            let names: Vec<&str> = doc.suspects.iter().map(|suspect| suspect.key.as_str()).collect();
+            let what =
+                format!("Whose key {} is had not been found out, and it was left alone", names.join(", "));
+            doc.suspects.clear();
+            doc.end_unpromoted(ctx.clock.now(), paused(&what, mode));
+            return Ok(doc);
+        }
         // Boxed: the SDK's futures are deep, and the compiler counts their depth.
         match doc.phase {
             Phase::Clear => Box::pin(orphans::clear(&tools, doc)).await,
-            Phase::Backwards => Box::pin(backwards::turn(&tools, doc)).await,
+            Phase::Backwards => Box::pin(backwards::turn(&tools, doc, mode)).await,
             _ => Box::pin(undo::undo(&tools, doc)).await,
         }
     }
+}
+
+/// Why a run ends that the switch does not let begin.
+pub(crate) fn paused(what: &str, mode: Mode) -> Why {
+    Why::new(
+        "Paused",
+        format!("{what}: the installation is {mode}."),
+        "`keywheel mode live` lets it change things.",
+    )
 }
 
 impl Tools<'_> {

@@ -4,10 +4,9 @@ use aws_sdk_iam::types::StatusType;
 use facts::secrets::{self, CURRENT, PENDING, PREVIOUS, Which};
 use facts::trail;
 use keywheel::clock::wait_time;
-use keywheel::decide::entry::RunState;
 use keywheel::decide::orphan::{self, Attribution};
 use keywheel::notice::NoticeKind;
-use keywheel::rotation::{Outcome, Phase, Suspect, Why};
+use keywheel::rotation::{Phase, Suspect, Why};
 use keywheel::secret::SecretValue;
 use keywheel::{Rotation, RunId, StepError, aws};
 use tracing::info;
@@ -26,6 +25,9 @@ pub(crate) async fn clear(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotati
     let suspects = std::mem::take(&mut doc.suspects);
     for (index, suspect) in suspects.iter().enumerate() {
         if keywheel::key::find(&keys, &suspect.key).is_none() {
+            // An attempt that died, or whose last reply was lost, may have cleared it: then the run has not
+            // left everything untouched.
+            doc.cleared += 1;
             continue;
         }
         match attribute(tools, &doc, suspect).await? {
@@ -46,7 +48,7 @@ pub(crate) async fn clear(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotati
                     format!("Run {run} is making a key for {user}; this one has made none."),
                     format!("`keywheel status --user {user}` shows where it is."),
                 );
-                doc.end(now, Outcome::Blocked, why);
+                doc.end_unpromoted(now, why);
                 return Ok(doc);
             }
             Attribution::NotOurs(text) if !doc.undoing => {
@@ -61,7 +63,7 @@ pub(crate) async fn clear(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotati
                         doc.request.secret, suspect.key
                     ),
                 );
-                doc.end(now, Outcome::Blocked, why);
+                doc.end_unpromoted(now, why);
                 return Ok(doc);
             }
             // A run that failed has nothing more to do with a key that is not its own.
@@ -104,9 +106,9 @@ async fn attribute(tools: &Tools<'_>, doc: &Rotation, suspect: &Suspect) -> Resu
             continue;
         }
         let of = (arn, secret.name.as_str());
-        if let RunState::Running(run) =
-            facts::executions::at_work(&tools.sfn, &doc.execution, &secret.runs_on(&version), of).await?
-        {
+        let at_work =
+            facts::executions::at_work(&tools.sfn, &doc.execution, &secret.runs_on(&version), of).await?;
+        if let Some(run) = at_work.running() {
             return Ok(Attribution::AtWork(run));
         }
     }
@@ -124,6 +126,8 @@ async fn attribute(tools: &Tools<'_>, doc: &Rotation, suspect: &Suspect) -> Resu
     };
     let mut ended = false;
     if let Some(run) = record.as_ref().and_then(|record| record.run) {
+        // Asked first: a run that has ended stores nothing more, one that runs may do so between two questions.
+        ended = facts::executions::has_ended(&tools.sfn, &doc.execution, run).await?;
         // An orphan is a key that nobody stored. One that its run did store may have been current since,
         // wherever the labels have moved: it is for the gate, never for this.
         if was_stored(tools, doc, run, suspect).await? {
@@ -132,7 +136,6 @@ async fn attribute(tools: &Tools<'_>, doc: &Rotation, suspect: &Suspect) -> Resu
                 suspect.key
             )));
         }
-        ended = facts::executions::has_ended(&tools.sfn, &doc.execution, run).await?;
     }
     Ok(orphan::decide(suspect, record.as_ref(), tools.create_role, |_| ended, now))
 }

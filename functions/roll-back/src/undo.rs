@@ -1,13 +1,15 @@
 //! Undoes a run that failed before its promotion: the new key Inactive, AWSCURRENT looked at once more,
 //! the key deleted, AWSPENDING taken off.
 
+use std::time::Duration;
+
 use aws_sdk_iam::types::StatusType;
 use facts::secrets::{self, CURRENT, PENDING, PREVIOUS, Which};
 use jiff::Timestamp;
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Outcome, Phase, Suspect, Why};
 use keywheel::secret::SecretValue;
-use keywheel::{AccessKeyId, Rotation, StepError, VersionId, key};
+use keywheel::{AccessKeyId, Rotation, RunId, StepError, UserName, VersionId, key};
 use tracing::info;
 
 use crate::Tools;
@@ -19,7 +21,7 @@ pub(crate) async fn undo(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotatio
     if doc.why.is_none() {
         doc.why = Some(caught(&doc));
     }
-    let Some(labels) = labels(tools, &doc).await? else {
+    let Some(mut found) = labels(tools, &doc).await? else {
         // The secret is gone; nothing names the new key any more.
         return remove(tools, doc, None, now).await;
     };
@@ -31,15 +33,38 @@ pub(crate) async fn undo(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotatio
         doc.end(now, Outcome::Blocked, why);
         return Ok(doc);
     }
+    let taken_over = version != doc.run.version();
+    if taken_over && !found.carries(&version, &doc.run.label()) {
+        // Another run may be about to promote this key. Each leaves its label first and looks then, so that at
+        // least one of them sees the other and leaves.
+        secrets::claim(&tools.store, &found, &version, doc.run, &[]).await?;
+        found = secrets::describe(&tools.store, doc.secret()?.as_str()).await?;
+    }
+    let labels = found;
+    if taken_over && let Some(rival) = rival(tools, &doc, &labels, &version).await? {
+        // Another run took the same version over: what becomes of its key is that run's matter.
+        secrets::disclaim(&tools.store, doc.secret()?, &version, doc.run).await?;
+        let why = Why::new(
+            "RunInProgress",
+            format!("Run {rival} is at work on user {user}."),
+            format!("`keywheel status --user {user}` shows where it is."),
+        );
+        doc.end(now, Outcome::Blocked, why);
+        return Ok(doc);
+    }
     if labels.labelled(CURRENT).as_ref() == Some(&version) {
+        if taken_over {
+            secrets::claim(&tools.store, &labels, &version, doc.run, &[]).await?;
+        }
         if let Some(new) = &doc.new {
             // An earlier attempt may have made it Inactive before the promotion showed.
             tools.set(&user, &new.key, StatusType::Active).await?;
         }
         return Ok(found_promoted(doc, now));
     }
-    if labels.carries(&version, PREVIOUS) {
+    if labels.carries(&version, PREVIOUS) || edited_since(tools, &doc, &labels).await? {
         // It was current, and somebody has moved the label on since: consumers may hold the key.
+        doc.announce(now, NoticeKind::Promoted);
         doc.stand_down(now, labels.labelled(CURRENT).as_ref());
         return Ok(doc);
     }
@@ -57,8 +82,26 @@ pub(crate) async fn undo(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotatio
     {
         doc.new = Some(keywheel::rotation::NewKey { key, version: Some(version.clone()) });
     }
+    let claimed = labels.carries(&version, &doc.run.label()).then(|| version.clone());
     let pending = (labels.labelled(PENDING).as_ref() == Some(&version)).then_some(version);
-    remove(tools, doc, pending, now).await
+    let doc = remove(tools, doc, pending, now).await?;
+    if let Some(version) = claimed.filter(|_| doc.phase == Phase::Ended) {
+        secrets::disclaim(&tools.store, &secret, &version, doc.run).await?;
+    }
+    Ok(doc)
+}
+
+/// Another run that is at work on a version which this one took over.
+async fn rival(
+    tools: &Tools<'_>,
+    doc: &Rotation,
+    labels: &secrets::Secret,
+    version: &VersionId,
+) -> Result<Option<RunId>, StepError> {
+    let runs: Vec<RunId> = labels.runs_on(version).into_iter().filter(|run| *run != doc.run).collect();
+    let of = (doc.secret()?, labels.name.as_str());
+    let at_work = facts::executions::at_work(&tools.sfn, &doc.execution, &runs, of).await?;
+    Ok(at_work.running())
 }
 
 async fn labels(tools: &Tools<'_>, doc: &Rotation) -> Result<Option<secrets::Secret>, StepError> {
@@ -66,6 +109,33 @@ async fn labels(tools: &Tools<'_>, doc: &Rotation) -> Result<Option<secrets::Sec
         Ok(secret) if secret.deleted => Ok(None),
         Ok(secret) => Ok(Some(secret)),
         Err(error) if error.is_refused(&["ResourceNotFoundException"]) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether AWSCURRENT names a version that is neither the baseline's nor this run's and holds this run's key, or
+/// might: somebody has edited the secret after a promotion whose reply was lost.
+async fn edited_since(
+    tools: &Tools<'_>,
+    doc: &Rotation,
+    labels: &secrets::Secret,
+) -> Result<bool, StepError> {
+    let baseline = doc.baseline()?;
+    let before = baseline.current.as_ref().map(|current| &current.version);
+    let current = labels.labelled(CURRENT);
+    let (Some(new), Some(current)) = (&doc.new, current.filter(|current| Some(current) != before)) else {
+        return Ok(false);
+    };
+    if new.version.as_ref() == Some(&current) {
+        return Ok(false);
+    }
+    match secrets::value(&tools.store, doc.secret()?, Which::Version(&current)).await {
+        Ok(Some(value)) => match SecretValue::parse(value.text.as_deref(), &baseline.user.name) {
+            Ok(value) => Ok(value.key().as_ref() == Some(&new.key)),
+            Err(_) => Ok(true),
+        },
+        Ok(None) => Ok(false),
+        Err(StepError::Refused(_)) => Ok(true),
         Err(error) => Err(error),
     }
 }
@@ -92,8 +162,9 @@ async fn remove(
     let current = doc.baseline()?.current.as_ref().and_then(|current| current.key.clone());
     let mine: Option<AccessKeyId> =
         doc.new.as_ref().map(|new| new.key.clone()).filter(|key| Some(key) != current.as_ref());
-    if let Some(id) = mine.as_ref().filter(|id| key::find(&keys, id).is_some()) {
-        tools.set(&user, id, StatusType::Inactive).await?;
+    if let Some(id) = mine.as_ref()
+        && switch_off(tools, &user, id).await?
+    {
         // A move of AWSCURRENT whose reply was lost may land late. Nothing is deleted that it could have named.
         if let Some(labels) = labels(tools, &doc).await?
             && doc
@@ -131,14 +202,47 @@ async fn remove(
     Ok(finish(doc, now))
 }
 
+/// How long a key that IAM does not know, in any of its answers, is asked for again before it counts as gone.
+const LAG: [Duration; 4] =
+    [Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(16)];
+
+/// Makes a key Inactive; false where it is gone. Neither the list nor the first refusal of a key that was just made
+/// says that it is: IAM shows it seconds later, and nobody would ever take it back.
+async fn switch_off(tools: &Tools<'_>, user: &UserName, id: &AccessKeyId) -> Result<bool, StepError> {
+    let mut pauses = LAG.into_iter();
+    loop {
+        let reply = tools
+            .iam
+            .update_access_key()
+            .user_name(user.as_str())
+            .access_key_id(id.as_str())
+            .status(StatusType::Inactive)
+            .send()
+            .await;
+        match reply.map_err(|error| StepError::from_sdk("iam:UpdateAccessKey", &error)) {
+            Ok(_) => return Ok(true),
+            Err(error) if error.is_refused(&["NoSuchEntity", "NoSuchEntityException"]) => match pauses.next()
+            {
+                Some(pause) => tools.ctx.clock.sleep(pause).await,
+                None => break,
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    let keys = facts::iam::keys(&tools.iam, user).await?;
+    match key::find(&keys, id) {
+        // The list may as well be behind with a key that somebody deleted; the machine asks again.
+        Some(_) => {
+            Err(StepError::NotYetVisible(format!("key {id} is listed, and cannot be made Inactive yet")))
+        }
+        None => Ok(false),
+    }
+}
+
 /// Ends a run that has undone all it did.
 pub(crate) fn finish(mut doc: Rotation, now: Timestamp) -> Rotation {
     let why = doc.why.take().unwrap_or_else(|| caught(&doc));
-    let outcome = if doc.new.is_some() || doc.cleared > 0 { Outcome::RolledBack } else { Outcome::Blocked };
-    if doc.cleared > 0 {
-        doc.announce(now, NoticeKind::OrphanCleared);
-    }
-    doc.end(now, outcome, why);
+    doc.end_unpromoted(now, why);
     doc
 }
 
@@ -153,7 +257,11 @@ fn caught(doc: &Rotation) -> Why {
     }
 }
 
-async fn take_off_pending(tools: &Tools<'_>, doc: &Rotation, version: &VersionId) -> Result<(), StepError> {
+pub(crate) async fn take_off_pending(
+    tools: &Tools<'_>,
+    doc: &Rotation,
+    version: &VersionId,
+) -> Result<(), StepError> {
     let reply = tools
         .store
         .update_secret_version_stage()

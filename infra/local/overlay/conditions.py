@@ -4,11 +4,13 @@ The emulator names an IAM user by its bare name and reads tags only under
 `aws:ResourceTag`. AWS uses the user's full ARN, path included, and also knows
 the services' own keys. Restored here: the ARN of the user (or of a key's owner)
 as the resource of IAM calls; `aws:ResourceTag/…`, `iam:ResourceTag/…` and
-`secretsmanager:ResourceTag/…`; Secrets Manager's request keys. A denial by
+`secretsmanager:ResourceTag/…`; Secrets Manager's request keys; each parameter of
+ssm:GetParameters as a resource of its own. A denial by
 Secrets Manager is an HTTP 400, like every error of its protocol.
 """
 
 from ministack.core import iam_actions, iam_evaluator
+from ministack.core.responses import get_account_id
 from ministack.services import iam, secretsmanager
 
 from overlay import patching
@@ -45,12 +47,21 @@ def _tags_of(service: str, resource_arn: str) -> list[dict]:
 def _enforce(access_key_id: str, iam_action: str, service: str, region: str, resource_arn: str = "*",
              service_context: dict | None = None):
     """Add the resource's tags and Secrets Manager's request keys to what conditions can see."""
+    call = current_call()
+    names = call.params.get("Names") if call is not None and iam_action == "ssm:GetParameters" else None
+    if isinstance(names, list) and names:
+        # Each parameter that is asked for must be allowed; the emulator asks for all there are.
+        for name in names:
+            arn = f"arn:aws:ssm:{region}:{get_account_id()}:parameter/{str(name).lstrip('/')}"
+            refused = _original["enforce"](access_key_id, iam_action, service, region, arn, service_context)
+            if refused is not None:
+                return refused
+        return None
     if service in ("iam", "secretsmanager"):
         context = dict(service_context or {})
         for tag in _tags_of(service, resource_arn):
             context[f"aws:resourcetag/{tag['Key']}".lower()] = tag["Value"]
             context[f"{service}:resourcetag/{tag['Key']}".lower()] = tag["Value"]
-        call = current_call()
         if service == "secretsmanager" and call is not None:
             for parameter in ("Name", "VersionId", "VersionStage", "KmsKeyId", "RecoveryWindowInDays",
                               "ForceDeleteWithoutRecovery"):

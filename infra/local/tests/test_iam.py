@@ -174,6 +174,19 @@ class Conditions(Case):
         key = self.make_key(self.make_user())
         client("iam", self.make_key(caller)).get_access_key_last_used(AccessKeyId=key["AccessKeyId"])
 
+    def test_each_parameter_that_is_asked_for_must_be_allowed(self):
+        caller = self.make_user(policy={
+            "Effect": "Allow", "Action": "ssm:GetParameters",
+            "Resource": [f"arn:aws:ssm:*:{ACCOUNT}:parameter/keywheel/test/mode",
+                         f"arn:aws:ssm:*:{ACCOUNT}:parameter/keywheel/test/incidents/*"]})
+        client("ssm").put_parameter(Name="/keywheel/test/mode", Value="live", Type="String", Overwrite=True)
+        own = client("ssm", self.make_key(caller))
+        found = own.get_parameters(Names=["/keywheel/test/mode", "/keywheel/test/incidents/none"])
+        self.assertEqual(["live"], [row["Value"] for row in found["Parameters"]])
+        self.assertEqual(["/keywheel/test/incidents/none"], found["InvalidParameters"])
+        self.assertRefused("AccessDeniedException", own.get_parameters,
+                           Names=["/keywheel/test/mode", "/keywheel/test/other"], status=400)
+
     def test_secrets_are_bound_to_a_tag_by_either_key(self):
         root, secrets = client("secretsmanager"), {}
         for label, tags in (("tagged", [{"Key": "keywheel:user", "Value": "u"}]), ("untagged", [])):

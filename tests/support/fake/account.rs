@@ -21,12 +21,12 @@ pub enum Maker {
 }
 
 /// One use of a key, past or to come.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Use {
     /// When.
     pub at: Timestamp,
     /// The service called.
-    pub service: String,
+    pub service: &'static str,
 }
 
 /// An access key. A deleted one stays here, as a memory.
@@ -89,6 +89,10 @@ pub struct User {
     pub tags: BTreeMap<String, String>,
     /// Its keys, the deleted ones included.
     pub keys: Vec<Key>,
+    /// Its inline policies by name.
+    pub inline: BTreeMap<String, String>,
+    /// The ARNs of the managed policies that are attached to it.
+    pub attached: BTreeSet<String>,
 }
 
 /// A version of a secret.
@@ -203,6 +207,8 @@ pub struct Call {
     pub params: Value,
     /// The function that made it.
     pub function: Option<String>,
+    /// The state that ran the function.
+    pub state: Option<String>,
     /// The invocation that made it.
     pub invocation: Option<u64>,
     /// The fault that hit it.
@@ -211,6 +217,8 @@ pub struct Call {
     pub status: u16,
     /// The answer's error code.
     pub code: Option<String>,
+    /// Whether the answer is one page of more.
+    pub truncated: bool,
 }
 
 /// How the fake behaves where AWS's behaviour varies.

@@ -34,9 +34,16 @@ impl State {
         if matches!(request.action.as_str(), "CreateAccessKey" | "UpdateAccessKey" | "DeleteAccessKey")
             && self.role_of(&request.signer).is_some()
             && !self.users[user].tags.contains_key("keywheel:secret")
+            && !(self.is_role(request, "contain") && request.action == "UpdateAccessKey")
         {
-            // The roles' policies allow writes on managed users only.
+            // The roles' policies allow writes on managed users only; whoever leaks a key need not be one.
             return super::denied(request);
+        }
+        if Self::is_about_policies(&request.action) {
+            if self.role_of(&request.signer).is_some() && !self.is_role(request, "deny-sessions") {
+                return super::denied(request);
+            }
+            return self.policies(request);
         }
         match request.action.as_str() {
             "GetUser" => Ok(Body::Xml(self.user_xml(&self.users[user]))),
@@ -51,8 +58,10 @@ impl State {
     }
 
     pub(super) fn sts(&mut self, request: &Request) -> Answer {
-        if request.action != "GetCallerIdentity" {
-            return self.unknown(request);
+        match request.action.as_str() {
+            "GetCallerIdentity" => {}
+            "GetAccessKeyInfo" => return self.key_info(request),
+            _ => return self.unknown(request),
         }
         let (account, signer) = (self.account.clone(), request.signer.clone());
         let (arn, id) = if let Some(role) = self.role_of(&signer) {
@@ -66,6 +75,22 @@ impl State {
             self.key_mut(&signer).validated = true;
         }
         Ok(Body::Xml([tag("Arn", arn), tag("UserId", id), tag("Account", account)].concat()))
+    }
+
+    /// Whether the caller is the role of that function.
+    fn is_role(&self, request: &Request, function: &str) -> bool {
+        let name = crate::functions::role(function);
+        self.role_of(&request.signer).is_some_and(|role| role.arn.ends_with(&format!("/{name}")))
+    }
+
+    /// The account of any key, also one that was deleted or is somebody else's.
+    fn key_info(&self, request: &Request) -> Answer {
+        let id = request.text("AccessKeyId");
+        let account = self.foreign.get(id).or_else(|| self.key(id).map(|_| &self.account));
+        match account {
+            Some(account) => Ok(Body::Xml(tag("Account", account))),
+            None => super::refuse("ValidationError", format!("Invalid access key id: {id}")),
+        }
     }
 
     /// A user's ARN, its path included.
@@ -175,7 +200,7 @@ impl State {
         let seen = recorded(key).filter(|(at, _)| *at <= seen_until).max_by_key(|(at, _)| *at);
         let (date, service, region) = match seen {
             Some((at, service)) => (tag("LastUsedDate", second(at)), service, self.region.clone()),
-            None => (String::new(), "N/A".to_owned(), "N/A".to_owned()),
+            None => (String::new(), "N/A", "N/A".to_owned()),
         };
         Ok(Body::Xml(format!(
             "{}<AccessKeyLastUsed>{date}{}{}</AccessKeyLastUsed>",
@@ -198,13 +223,12 @@ impl State {
     }
 
     /// Uses a key, now or at a time to come.
-    pub fn use_key(&mut self, id: &str, service: &str, at: Timestamp) {
-        self.key_mut(id).uses.push(super::Use { at, service: service.to_owned() });
-        self.trail_use(id, service, at);
+    pub fn use_key(&mut self, id: &str, service: &'static str, at: Timestamp) {
+        self.key_mut(id).uses.push(super::Use { at, service });
     }
 
     /// Uses a key again and again, from now on for `long`.
-    pub fn keep_using(&mut self, id: &str, service: &str, every: Duration, long: Duration) {
+    pub fn keep_using(&mut self, id: &str, service: &'static str, every: Duration, long: Duration) {
         let (mut at, end) = (self.now(), self.now() + SignedDuration::try_from(long).unwrap());
         while at < end {
             self.use_key(id, service, at);
@@ -214,13 +238,13 @@ impl State {
 }
 
 /// The uses that IAM notes: of each span the first. A key that is Inactive is refused, and that is no use.
-fn recorded(key: &Key) -> impl Iterator<Item = (Timestamp, String)> {
+fn recorded(key: &Key) -> impl Iterator<Item = (Timestamp, &'static str)> {
     let mut uses: Vec<_> = key.uses.iter().filter(|once| key.active_at(once.at)).collect();
     uses.sort_by_key(|once| once.at);
     let mut span = None;
     uses.into_iter().filter_map(move |once| {
         let this = once.at.as_second() / SPAN;
         let first = span.replace(this) != Some(this);
-        first.then(|| (once.at, once.service.clone()))
+        first.then_some((once.at, once.service))
     })
 }

@@ -9,13 +9,15 @@
 mod account;
 mod events;
 mod iam;
+mod integration;
+mod policies;
 mod secrets;
 mod state;
 mod states;
 mod trail;
 mod wire;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
@@ -46,6 +48,8 @@ use crate::invariants;
 pub struct Invocation {
     /// The function's name.
     pub function: String,
+    /// The state that runs it.
+    pub state: String,
     /// Its number in the whole test.
     pub number: u64,
     /// Told when the process is to die.
@@ -82,15 +86,31 @@ enum Effect {
     Hang,
 }
 
+impl Effect {
+    /// What the caller gets, where it gets anything.
+    fn arrive(self) -> Result<HttpResponse, ConnectorError> {
+        match self {
+            Self::Reply(response) => Ok(*response),
+            Self::Drop | Self::Hang => {
+                let error = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the connection broke");
+                Err(ConnectorError::io(error.into()))
+            }
+        }
+    }
+}
+
 impl Fake {
     /// An account without anything in it, whose time is the clock's.
     pub fn new(clock: Clock) -> Self {
         Self(Arc::new(Mutex::new(State::new(clock))))
     }
 
-    /// The state, to look at or to meddle with.
+    /// The state, to look at or to meddle with; its consumers have done until now what they do.
     pub fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        // A test that failed while it held the state wants its story told.
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.let_consumers_live();
+        state
     }
 
     /// The configuration of a Lambda whose role is named `role`; the role is made on first use.
@@ -124,13 +144,26 @@ impl Fake {
 
     fn take(&self, request: &Request) -> Effect {
         let mut state = self.state();
+        let state_broken = state.broken;
+        let altered = state_broken.map(|broken| broken.request(request.clone()));
+        let request = altered.as_ref().unwrap_or(request);
         let invocation = INVOCATION.try_with(Clone::clone).ok();
-        let fault = state.plan.strike(&request.name());
+        let before = invariants::Before::of(&state);
+        let state_name = invocation.as_ref().map(|invocation| invocation.state.as_str());
+        let name = request.name();
+        let fault = state.plan.strike(&name, state_name).or_else(|| state.standing.strike(&name, state_name));
         let index = state.calls.len();
         let id = format!("request-{index}");
         let call = state.record(request, invocation.as_ref(), fault);
         let reply = |response| Effect::Reply(Box::new(response));
+        let misread =
+            |answered: Option<&Answer>| state_broken.and_then(|broken| broken.answer(request, answered));
         let effect = match fault {
+            _ if state_broken.is_some_and(|broken| broken.pretends(request)) => {
+                state.calls[index].status = 200;
+                reply(wire::write(request, &misread(None).unwrap(), &id))
+            }
+            Some(_) if misread(None).is_some() => reply(wire::write(request, &misread(None).unwrap(), &id)),
             Some(Kind::Refused) => reply(wire::write(request, &denied(request), &id)),
             Some(Kind::Throttled) => reply(wire::write(request, &throttled(request), &id)),
             Some(Kind::ErrorBefore) => {
@@ -145,6 +178,7 @@ impl Fake {
             after => {
                 let answer = state.answer(request);
                 state.calls[index].status = answer.as_ref().map_or_else(|refusal| refusal.status, |_| 200);
+                state.calls[index].truncated = wire::has_more(&answer);
                 state.calls[index].code = answer.as_ref().err().map(|refusal| refusal.code.clone());
                 match after {
                     Some(Kind::LostAfter) => Effect::Drop,
@@ -154,11 +188,11 @@ impl Fake {
                         kill(invocation.as_ref());
                         Effect::Hang
                     }
-                    _ => reply(wire::write(request, &answer, &id)),
+                    _ => reply(wire::write(request, &misread(Some(&answer)).unwrap_or(answer), &id)),
                 }
             }
         };
-        invariants::after_call(&mut state, request, &call);
+        invariants::after_call(&mut state, request, &call, &before);
         effect
     }
 }
@@ -204,6 +238,7 @@ impl State {
             "states" => self.step_functions(request),
             "ssm" => self.ssm(request),
             "cloudtrail" => self.cloudtrail(request),
+            "account" => self.account_service(request),
             "events" => self.event_bus(request),
             "sns" => self.sns(request),
             _ => self.unknown(request),
@@ -239,14 +274,25 @@ impl State {
 
 impl HttpConnector for Fake {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        match self.take(&Request::read(&request)) {
-            Effect::Reply(response) => HttpConnectorFuture::ready(Ok(*response)),
-            Effect::Drop => {
-                let error = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the connection broke");
-                HttpConnectorFuture::ready(Err(ConnectorError::io(error.into())))
+        let request = Request::read(&request);
+        let Some((way_there, way_back)) = self.state().latency() else {
+            let effect = self.take(&request);
+            return if matches!(effect, Effect::Hang) {
+                HttpConnectorFuture::new(std::future::pending())
+            } else {
+                HttpConnectorFuture::ready(effect.arrive())
+            };
+        };
+        let fake = self.clone();
+        HttpConnectorFuture::new(async move {
+            tokio::time::sleep(way_there).await;
+            let effect = fake.take(&request);
+            if matches!(effect, Effect::Hang) {
+                return std::future::pending().await;
             }
-            Effect::Hang => HttpConnectorFuture::new(std::future::pending()),
-        }
+            tokio::time::sleep(way_back).await;
+            effect.arrive()
+        })
     }
 }
 

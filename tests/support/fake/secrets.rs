@@ -150,7 +150,10 @@ impl State {
 
     /// Writes a version as a person with the console would, with the label AWSCURRENT.
     pub fn put_current(&mut self, name: &str, text: &str) -> String {
-        let id = uuid::Uuid::new_v4().to_string();
+        // The same in every run of a test, because code sorts versions by their ids.
+        let bytes =
+            u128::from(self.next()).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes();
+        let id = uuid::Builder::from_random_bytes(bytes).into_uuid().to_string();
         let created = self.now();
         let secret = self.secrets.iter_mut().find(|secret| secret.name == name).unwrap();
         let version = Version {
@@ -162,6 +165,11 @@ impl State {
         secret.versions.push(version);
         attach(secret, CURRENT, &id);
         id
+    }
+
+    /// Moves AWSCURRENT as a person with the console would.
+    pub fn move_current(&mut self, name: &str, version: &str) {
+        attach(self.secret_mut(name), CURRENT, version);
     }
 
     /// A secret by its name.

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use keywheel::Clock;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::account::{Call, Execution, Key, Options, Role, Secret, TaskAnswer, TrailRecord, User};
+use super::account::{Call, Execution, Key, Maker, Options, Role, Secret, TaskAnswer, TrailRecord, User};
 use super::wire::Request;
 use super::{INVOCATION, Invocation};
+use crate::broken::Broken;
+use crate::consumer::Consumer;
 use crate::faults::{Kind, Plan};
 use crate::invariants::Watch;
 
@@ -32,10 +35,16 @@ pub struct State {
     pub denied: BTreeSet<String>,
     /// Users by name.
     pub users: BTreeMap<String, User>,
+    /// Customer managed policies by ARN.
+    pub managed: BTreeMap<String, String>,
+    /// The accounts of keys that are not of this one.
+    pub foreign: BTreeMap<String, String>,
     /// Secrets.
     pub secrets: Vec<Secret>,
     /// Executions by ARN.
     pub executions: BTreeMap<String, Execution>,
+    /// Executions that were started and that nobody walks yet.
+    pub to_walk: Vec<String>,
     /// Open task tokens.
     pub tokens: BTreeSet<String>,
     /// Answered task tokens.
@@ -54,6 +63,20 @@ pub struct State {
     pub known_secrets: Vec<String>,
     /// Faults to come.
     pub plan: Plan,
+    /// Faults that belong to the scene, whatever else is planned.
+    pub standing: Plan,
+    /// How the product is broken on purpose.
+    pub broken: Option<Broken>,
+    /// Where set, calls take their time, each one's drawn from here: two runs then meet between any two calls.
+    pub latency: Option<Rng>,
+    /// What people did, and when.
+    pub deeds: Vec<(Timestamp, String)>,
+    /// Whether people moved labels, so that what follows from labels is theirs.
+    pub hands_on_labels: bool,
+    /// The calls of a schedule, between those that set its scene and those that settle it.
+    pub woven: std::ops::Range<usize>,
+    /// Consumers that live on secrets.
+    pub consumers: Vec<Consumer>,
     /// What the promises are held to.
     pub watch: Watch,
     /// Broken promises.
@@ -84,7 +107,10 @@ impl State {
             },
             denied: BTreeSet::new(),
             users: BTreeMap::new(),
+            managed: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             secrets: Vec::new(),
+            to_walk: Vec::new(),
             executions: BTreeMap::new(),
             tokens: BTreeSet::new(),
             answers: BTreeMap::new(),
@@ -95,6 +121,13 @@ impl State {
             calls: Vec::new(),
             known_secrets: Vec::new(),
             plan: Plan::default(),
+            standing: Plan::default(),
+            broken: None,
+            latency: None,
+            deeds: Vec::new(),
+            hands_on_labels: false,
+            woven: 0..usize::MAX,
+            consumers: Vec::new(),
             watch: Watch::default(),
             violations: Vec::new(),
             roles: BTreeMap::new(),
@@ -110,6 +143,14 @@ impl State {
     /// Some time ago.
     pub fn ago(&self, duration: Duration) -> Timestamp {
         self.now().checked_sub(SignedDuration::try_from(duration).unwrap()).unwrap()
+    }
+
+    /// How long the next call is on its way there, and back; `None` where calls take no time.
+    pub(super) fn latency(&mut self) -> Option<(Duration, Duration)> {
+        let rng = self.latency.as_mut()?;
+        let mut way =
+            || Duration::from_millis(if rng.u8(..8) == 0 { rng.u64(..1_200) } else { rng.u64(..60) });
+        Some((way(), way()))
     }
 
     /// A number never used before.
@@ -160,6 +201,18 @@ impl State {
         self.users.values_mut().flat_map(|user| &mut user.keys).find(|key| key.id == id).unwrap()
     }
 
+    /// Whether people hold a key of a user of ours, or have moved labels: what comes of that is theirs to decide.
+    pub fn is_with_people(&self) -> bool {
+        let keys = self.users.values().flat_map(|user| &user.keys);
+        self.hands_on_labels || keys.into_iter().any(|key| key.exists() && key.maker == Maker::Stranger)
+    }
+
+    /// A key that is known to others and Active.
+    pub fn leaked_and_active(&self) -> Option<String> {
+        let leaked = |id: &&String| self.key(id).is_some_and(|(_, key)| key.is_active());
+        self.watch.leaked.iter().find(leaked).cloned()
+    }
+
     /// Whether AWS accepts a key's signature now: it learns of new keys late, and forgets dead ones late.
     pub fn key_works(&self, key: &Key) -> bool {
         let settled = self.ago(self.options.valid_after);
@@ -185,10 +238,12 @@ impl State {
             at: self.now(),
             params,
             function: invocation.map(|invocation| invocation.function.clone()),
+            state: invocation.map(|invocation| invocation.state.clone()),
             invocation: invocation.map(|invocation| invocation.number),
             fault,
             status: 0,
             code: None,
+            truncated: false,
         };
         self.calls.push(call.clone());
         call

@@ -1,9 +1,11 @@
-//! `CloudTrail`: records of the calls that matter, which come late, and a lookup that pages.
+//! `CloudTrail`: records of the calls that matter, which come late, and a lookup that pages, in each region for
+//! itself; and the service that knows which regions there are.
 
-use jiff::Timestamp;
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
-use super::account::TrailRecord;
+use super::account::{TrailRecord, Use};
 use super::state::State;
 use super::wire::{Answer, Body, Request};
 
@@ -67,17 +69,47 @@ impl State {
         self.trail.push(TrailRecord { at, name: "CreateAccessKey".into(), key: "person".into(), record });
     }
 
-    pub(super) fn trail_use(&mut self, key: &str, service: &str, at: Timestamp) {
+    /// The record of one use of a key. Consumers call every half hour for weeks, so these are written
+    /// only when somebody asks.
+    fn use_record(&self, key: &str, once: Use) -> TrailRecord {
         let record = json!({
             "eventName": "Used",
-            "eventSource": format!("{service}.amazonaws.com"),
+            "eventSource": format!("{}.amazonaws.com", once.service),
             "awsRegion": self.region,
-            "eventTime": at,
+            "eventTime": once.at,
             "userAgent": "consumer/1.0",
             "sourceIPAddress": "203.0.113.5",
             "userIdentity": {"type": "IAMUser", "accessKeyId": key},
         });
-        self.trail.push(TrailRecord { at, name: "Used".into(), key: key.to_owned(), record });
+        TrailRecord { at: once.at, name: "Used".into(), key: key.to_owned(), record }
+    }
+
+    /// The regions that the account knows: its own, IAM's, those of which there are records, and one that nobody
+    /// has enabled.
+    pub(super) fn account_service(&mut self, request: &Request) -> Answer {
+        if request.action != "ListRegions" {
+            return self.unknown(request);
+        }
+        let recorded = self.trail.iter().filter_map(|event| event.record["awsRegion"].as_str());
+        let mut regions: BTreeMap<&str, &str> = recorded.map(|region| (region, "ENABLED")).collect();
+        regions.extend([(self.region.as_str(), "ENABLED_BY_DEFAULT"), ("us-east-1", "ENABLED_BY_DEFAULT")]);
+        regions.insert("ap-east-1", "DISABLED");
+        let wanted = request.params["RegionOptStatusContains"].as_array();
+        regions.retain(|_, status| wanted.is_none_or(|wanted| wanted.iter().any(|word| word == status)));
+        let from: usize = request.text("NextToken").parse().unwrap_or(0);
+        let most = request.params["MaxResults"].as_u64().map_or(PAGE, |most| usize::try_from(most).unwrap());
+        let to = (from + most.min(self.options.page)).min(regions.len());
+        let page: Vec<Value> = regions
+            .iter()
+            .skip(from)
+            .take(to.saturating_sub(from))
+            .map(|(region, status)| json!({"RegionName": region, "RegionOptStatus": status}))
+            .collect();
+        let mut reply = json!({"Regions": page});
+        if to < regions.len() {
+            reply["NextToken"] = to.to_string().into();
+        }
+        Ok(Body::Json(reply))
     }
 
     pub(super) fn cloudtrail(&mut self, request: &Request) -> Answer {
@@ -90,14 +122,21 @@ impl State {
         let (what, wanted) =
             (attribute["AttributeKey"].as_str(), attribute["AttributeValue"].as_str().unwrap_or_default());
         let seen_until = self.ago(self.options.trail_delay);
+        let keys = self.users.values().flat_map(|user| &user.keys);
+        let used: Vec<TrailRecord> = keys
+            .filter(|key| what == Some("AccessKeyId") && key.id == wanted)
+            .flat_map(|key| key.uses.iter().map(|once| self.use_record(&key.id, *once)))
+            .collect();
         let mut found: Vec<&TrailRecord> = self
             .trail
             .iter()
+            .chain(&used)
             .filter(|event| event.at <= seen_until)
             // IAM is global; its records are in one region only, whatever region asks.
             .filter(|event| {
                 event.record["eventSource"] != "iam.amazonaws.com" || request.region == "us-east-1"
             })
+            .filter(|event| event.record["awsRegion"].as_str().is_none_or(|region| region == request.region))
             .filter(|event| match what {
                 Some("EventName") => event.name == wanted,
                 Some("AccessKeyId") => event.key == wanted,

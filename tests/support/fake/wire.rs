@@ -1,6 +1,6 @@
 //! The wire: what a request asks for, who signed it, and how each protocol writes its answers.
 //!
-//! The service is read from the signing scope, the action from the query or the target header. Signatures are
+//! The service is read from the signing scope, the action from the query, the target header or the path. Signatures are
 //! recomputed, so that a pair of which one half is wrong is refused here as AWS would refuse it.
 
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
@@ -75,6 +75,27 @@ pub fn refuse_with<T>(status: u16, code: &str, message: impl Into<String>) -> Re
 }
 
 impl Request {
+    /// What a machine asks of Step Functions itself: nobody signs it, and no run's User-Agent is on it.
+    pub(super) fn of_machine(action: &str, params: Value) -> Self {
+        let nothing = || String::new();
+        Self {
+            service: "states".into(),
+            action: action.to_owned(),
+            raw: params.to_string(),
+            params,
+            signer: "states".into(),
+            region: nothing(),
+            agent: nothing(),
+            run: None,
+            signing: Signing {
+                canonical: nothing(),
+                date: nothing(),
+                scope: nothing(),
+                signature: nothing(),
+            },
+        }
+    }
+
     /// Reads a request.
     pub fn read(request: &HttpRequest) -> Self {
         let header = |name: &str| request.headers().get(name).unwrap_or_default().to_owned();
@@ -97,7 +118,12 @@ impl Request {
         let region = words.next().unwrap_or_default().to_owned();
         let service = words.next().unwrap_or_default().to_owned();
         let target = header("x-amz-target");
-        let (action, params) = if target.is_empty() {
+        let (action, params) = if service == "account" {
+            // REST: the action is the path, and begins with a small letter there.
+            let action = request.uri().rsplit('/').next().unwrap_or_default();
+            let action = action.get(..1).map(|first| first.to_uppercase() + &action[1..]);
+            (action.unwrap_or_default(), serde_json::from_str(&body).unwrap_or_default())
+        } else if target.is_empty() {
             let fields: Map<String, Value> = form_urlencoded::parse(body.as_bytes())
                 .map(|(name, value)| (name.into_owned(), json!(value)))
                 .collect();
@@ -177,6 +203,15 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// Whether an answer is one page of more.
+pub(super) fn has_more(answer: &Answer) -> bool {
+    match answer {
+        Ok(Body::Xml(text)) => text.contains("<IsTruncated>true<"),
+        Ok(Body::Json(value)) => ["NextToken", "nextToken"].iter().any(|token| value.get(token).is_some()),
+        Err(_) => false,
+    }
 }
 
 /// Text as XML writes it.

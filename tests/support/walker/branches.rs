@@ -1,12 +1,13 @@
 //! Parallel and Map: branches that run in turns, each a machine of its own in the same execution.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::Poll;
 
 use serde_json::{Value, json};
 
-use super::{Control, End, Entered, Walker, allow, data, next, retry};
+use super::{End, Entered, Walker, allow, data, next, retry};
 
 impl Walker<'_> {
     pub(super) async fn branches(
@@ -42,18 +43,25 @@ impl Walker<'_> {
                 context["Map"] = json!({"Item": {"Index": index, "Value": value}});
                 let selected =
                     state.get("ItemSelector").map(|template| data::fill(template, input, &context));
-                (&state["ItemProcessor"], selected.unwrap_or_else(|| value.clone()))
+                let processor = &state["ItemProcessor"];
+                let config = &processor["ProcessorConfig"];
+                assert!(config.is_null() || *config == json!({"Mode": "INLINE"}), "{name}: {config}");
+                allow(processor, name, &["ProcessorConfig", "StartAt", "States"]);
+                (processor, selected.unwrap_or_else(|| value.clone()))
             };
             items.as_array().unwrap().iter().enumerate().map(item).collect()
         };
-        // Each branch is a machine of its own in the same execution; a branch's door is not watched.
-        let (definition, functions, fake, arn) =
-            (self.definition, self.functions, self.fake, self.arn.clone());
+        // Each branch is a machine of its own in the same execution; all doors are watched by the same eyes.
+        let (definition, functions, fake, arn, started) =
+            (self.definition, self.functions, self.fake, self.arn.clone(), self.started);
+        let at_door = RefCell::new(&mut *self.at_door);
+        let at_door = &at_door;
         let runs = work.into_iter().map(|(branch, input)| {
             let arn = arn.clone();
             let run: Pin<Box<dyn Future<Output = (End, Vec<Entered>)> + '_>> = Box::pin(async move {
-                let mut open = |_: &str, _: &Value| Control::Go;
-                let mut walker = Walker::new(definition, functions, fake, &arn, &mut open);
+                let mut door = |state: &str, document: &Value| (at_door.borrow_mut())(state, document);
+                let mut walker = Walker::new(definition, functions, fake, &arn, &mut door);
+                walker.started = started;
                 let end = walker.machine(branch, input).await;
                 (end, walker.history)
             });
@@ -76,7 +84,7 @@ impl Walker<'_> {
 }
 
 /// Runs all to their end, in turns.
-async fn join<T>(mut futures: Vec<Pin<Box<dyn Future<Output = T> + '_>>>) -> Vec<T> {
+pub(crate) async fn join<T>(mut futures: Vec<Pin<Box<dyn Future<Output = T> + '_>>>) -> Vec<T> {
     let mut done: Vec<Option<T>> = futures.iter().map(|_| None).collect();
     std::future::poll_fn(move |cx| {
         for (future, result) in futures.iter_mut().zip(&mut done) {

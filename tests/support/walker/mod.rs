@@ -16,6 +16,8 @@ use crate::fake::Fake;
 use crate::functions::{Failure, Functions};
 use crate::invariants;
 
+pub(crate) use branches::join;
+
 /// What a test wants at the door of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
@@ -25,6 +27,9 @@ pub enum Control {
     Stop,
     /// The state is run twice: once for nothing, its output dropped, as when a reply gets lost.
     Twice,
+    /// The state is run, and once more for nothing when an attempt of the next task has failed, as when an
+    /// invocation is repeated late.
+    Late,
 }
 
 /// One state that was entered.
@@ -68,6 +73,14 @@ pub struct Walker<'a> {
     started: Timestamp,
     at_door: &'a mut dyn FnMut(&str, &Value) -> Control,
     history: Vec<Entered>,
+    late: Option<Repeat>,
+}
+
+/// An invocation to be repeated: of which state, and with what.
+struct Repeat {
+    state: String,
+    definition: Value,
+    document: Value,
 }
 
 enum End {
@@ -80,6 +93,9 @@ enum End {
 const LARGEST: usize = 256 * 1024;
 /// More states than any machine of ours enters: a loop that does not end is a fault.
 const MOST_STATES: usize = 5_000;
+
+/// The resource of a task that starts an execution without a Lambda between.
+const START_EXECUTION: &str = "${StartExecutionArn}";
 
 const COMMON: [&str; 7] = ["Type", "Comment", "Next", "End", "InputPath", "OutputPath", "QueryLanguage"];
 
@@ -94,7 +110,17 @@ impl<'a> Walker<'a> {
     ) -> Self {
         let name = arn.rsplit_once(':').map_or(arn, |(_, name)| name).to_owned();
         let started = fake.state().now();
-        Self { definition, functions, fake, arn: arn.to_owned(), name, started, at_door, history: Vec::new() }
+        Self {
+            definition,
+            functions,
+            fake,
+            arn: arn.to_owned(),
+            name,
+            started,
+            at_door,
+            history: Vec::new(),
+            late: None,
+        }
     }
 
     /// Runs it to its end.
@@ -137,6 +163,10 @@ impl<'a> Walker<'a> {
             self.enter(&name, &document);
             if control == Control::Twice && state["Type"] == "Task" {
                 let _ = Box::pin(self.state(&name, state, document.clone())).await;
+            }
+            if control == Control::Late && state["Type"] == "Task" {
+                let (definition, document) = (state.clone(), document.clone());
+                self.late = Some(Repeat { state: name.clone(), definition, document });
             }
             match Box::pin(self.state(&name, state, document)).await {
                 Ok((next, output)) => {
@@ -217,6 +247,43 @@ impl<'a> Walker<'a> {
         Ok((next, data::through(state.get("OutputPath"), &output, &context)))
     }
 
+    /// Repeats the invocation that comes late, once another task than its own has failed.
+    async fn repeat_late(&mut self, failed: &str) {
+        let Some(repeat) = self.late.take_if(|repeat| repeat.state != failed) else { return };
+        let state = &repeat.definition;
+        let context = json!({
+            "Execution": {"Id": self.arn, "Name": self.name, "StartTime": self.started},
+            "State": {"Name": repeat.state, "EnteredTime": self.fake.state().now()},
+        });
+        let input = data::through(state.get("InputPath"), &repeat.document, &context);
+        let payload = data::parameters(state, &input, &context);
+        let _ = self.attempt(&repeat.state, text(state, "Resource"), payload).await;
+    }
+
+    /// One attempt at a task: a function is invoked, or a service is asked.
+    async fn attempt(&self, name: &str, resource: &str, payload: Value) -> Result<Value, Failure> {
+        if resource == START_EXECUTION {
+            let fields = payload.as_object().unwrap();
+            let known = ["StateMachineArn", "Name", "Input"];
+            assert!(
+                fields.keys().all(|field| known.contains(&field.as_str())),
+                "{name}: the walker knows only {known:?}"
+            );
+            return self.fake.start_execution(name, &self.deployed(payload)).await;
+        }
+        self.functions.invoke(name, &function(resource), payload).await
+    }
+
+    /// The parameters with the machines' ARNs in the places of their names.
+    fn deployed(&self, mut parameters: Value) -> Value {
+        let machine = parameters["StateMachineArn"].as_str().and_then(|name| {
+            let name = name.strip_prefix("${")?.strip_suffix("MachineArn}")?;
+            Some(self.fake.state().machine(&kebab(name)))
+        });
+        parameters["StateMachineArn"] = json!(machine.expect("a machine is named as ${NameMachineArn}"));
+        parameters
+    }
+
     /// False where the execution was stopped meanwhile.
     async fn wait(&self, state: &Value, input: &Value, context: &Value) -> bool {
         let duration = if let Some(seconds) = state.get("Seconds") {
@@ -248,14 +315,14 @@ impl<'a> Walker<'a> {
             name,
             &["Resource", "Parameters", "ResultPath", "ResultSelector", "TimeoutSeconds", "Retry", "Catch"],
         );
-        let function = function(text(state, "Resource"));
+        let resource = text(state, "Resource");
         let limit =
             Duration::from_secs(state.get("TimeoutSeconds").and_then(Value::as_u64).unwrap_or(99_999_999));
         let payload = data::parameters(state, input, context);
         let mut retries = retry::Retries::new(state);
         let failure = loop {
             let result =
-                match tokio::time::timeout(limit, self.functions.invoke(&function, payload.clone())).await {
+                match tokio::time::timeout(limit, self.attempt(name, resource, payload.clone())).await {
                     Ok(result) => result,
                     Err(_) => Err(Failure { error: "States.Timeout".into(), cause: String::new() }),
                 };
@@ -267,6 +334,7 @@ impl<'a> Walker<'a> {
                 Err(failure) => failure,
             };
             self.check(&json!(failure.cause));
+            self.repeat_late(name).await;
             match retries.after(&failure.error) {
                 Some(pause) if !self.fake.state().is_stopped(&self.arn) => tokio::time::sleep(pause).await,
                 _ => break failure,

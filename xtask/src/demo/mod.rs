@@ -57,7 +57,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let screen = Screen::new();
     let scratch = Scratch::new(&format!("demo-{}", std::process::id()), options.keep)?;
     // Made after its directory, so that it ends before the directory goes.
-    let own = deploy::own(&screen, &scratch.dir, 1.0).await?;
+    let own = deploy::own(&screen, &scratch.dir, 1.0, None).await?;
     let cloud = &own.cloud;
     let stage = screen.step("Making a managed user with a key and a secret", stage::set(cloud)).await?;
     let witness = screen.step("Starting a consumer of the key", Witness::start(cloud, &stage)).await?;

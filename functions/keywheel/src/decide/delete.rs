@@ -52,12 +52,18 @@ pub enum Delete {
     Wait(Timestamp, String),
     /// It stays, and a person decides.
     Held(String),
+    /// It stays: the installation was not live for longer than a run waits.
+    Paused(String),
 }
 
 /// A key that was just made Inactive still works for 3 to 4 seconds somewhere.
 const DIES_LATE: Duration = Duration::from_secs(15);
 /// How often a pause, or a read that failed, is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_hours(1);
+/// How often, at the least, a long pause is looked at.
+const LOOK_DAILY: Duration = Duration::from_hours(24);
+/// How long after the grace a pause is waited for.
+const LONGEST_PAUSE: Duration = Duration::from_hours(24 * 90);
 /// How long after the grace an unreadable last use is asked for again, before a person is.
 const PATIENCE: Duration = Duration::from_hours(24);
 
@@ -79,7 +85,13 @@ pub fn decide(facts: &Facts, run: &Run<'_>) -> Delete {
         return Delete::Wait(over, "the grace is not over".into());
     }
     if facts.mode != Mode::Live {
-        return Delete::Wait(after(facts.now, LOOK_AGAIN), format!("the installation is {}", facts.mode));
+        let why = format!("the installation is {}", facts.mode);
+        let paused = Duration::try_from(facts.now.duration_since(over)).unwrap_or_default();
+        if paused >= LONGEST_PAUSE {
+            return Delete::Paused(why);
+        }
+        // An execution's history holds 25,000 events: the looks grow rarer.
+        return Delete::Wait(after(facts.now, (paused / 24).clamp(LOOK_AGAIN, LOOK_DAILY)), why);
     }
     match &facts.last_use {
         None if facts.now >= after(over, PATIENCE) => {

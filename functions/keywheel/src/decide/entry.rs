@@ -13,12 +13,59 @@ use crate::switch::Mode;
 pub enum RunState {
     /// Its execution still runs.
     Running(RunId),
+    /// Its execution still runs, and the key that its version replaces had leaked.
+    RunningLeaked(RunId),
     /// It was a run of this machine for this secret, and has ended.
     Ended(RunId),
-    /// It has ended, and was started because the key it replaced had leaked.
+    /// It has ended, and the key that its version replaces had leaked.
     EndedLeaked(RunId),
     /// No execution of ours has this name, or none that worked on this secret.
     NotOurs,
+}
+
+impl RunState {
+    /// The run, where its execution still runs.
+    pub const fn running(self) -> Option<RunId> {
+        match self {
+            Self::Running(run) | Self::RunningLeaked(run) => Some(run),
+            _ => None,
+        }
+    }
+
+    /// The run, where it has ended.
+    pub const fn ended(self) -> Option<RunId> {
+        match self {
+            Self::Ended(run) | Self::EndedLeaked(run) => Some(run),
+            _ => None,
+        }
+    }
+
+    /// Whether the key that was replaced had leaked.
+    pub const fn leaked(self) -> bool {
+        matches!(self, Self::RunningLeaked(_) | Self::EndedLeaked(_))
+    }
+
+    /// What two runs on one version say together: one that is at work outweighs one that has ended, and that a
+    /// key leaked is said by either.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        let leaked = self.leaked() || other.leaked();
+        let running = match self.running() {
+            Some(run) => Some(run),
+            None => other.running(),
+        };
+        let ended = match self.ended() {
+            Some(run) => Some(run),
+            None => other.ended(),
+        };
+        match (running, ended, leaked) {
+            (Some(run), _, false) => Self::Running(run),
+            (Some(run), _, true) => Self::RunningLeaked(run),
+            (None, Some(run), false) => Self::Ended(run),
+            (None, Some(run), true) => Self::EndedLeaked(run),
+            (None, None, _) => Self::NotOurs,
+        }
+    }
 }
 
 /// A version that is neither current nor previous and holds AWSPENDING.
@@ -83,6 +130,9 @@ pub struct Start {
     pub old: Option<OldKey>,
     /// Keys to be attributed first.
     pub suspects: Vec<Suspect>,
+    /// Whether the run that is taken over was started because the current key had leaked: that holds for
+    /// whoever finishes its work.
+    pub leaked: bool,
     /// What the run will do, in words.
     pub plan: String,
 }
@@ -121,7 +171,7 @@ fn place(facts: &Facts, user: &str) -> Entry {
         return refusal;
     }
     if let Some(pending) = &facts.pending
-        && let RunState::Running(run) = pending.run
+        && let Some(run) = pending.run.running()
     {
         return running(run, user);
     }
@@ -187,7 +237,7 @@ fn create(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, old: Opt
         None => "end".to_owned(),
     };
     let plan = format!("make a new key for {user}, validate it, move AWSCURRENT to it, and {then}");
-    Entry::At(Start { phase: Phase::Create, new: None, old, suspects: Vec::new(), plan })
+    Entry::At(Start { phase: Phase::Create, new: None, old, suspects: Vec::new(), leaked: false, plan })
 }
 
 /// The current key as the one that stays.
@@ -207,14 +257,16 @@ fn one_other(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, other
         return create(facts, user, None, old);
     }
     let superseded = facts.previous_key.as_ref() == Some(&other.id);
-    if superseded && let RunState::Running(run) = facts.current_run {
+    if superseded && let Some(run) = facts.current_run.running() {
         return running(run, user);
     }
-    if facts.reason == Reason::Leaked {
+    // Its own run could not make it Inactive, and was Held: whoever comes next does so, without overlap.
+    let at_large = superseded && facts.current_run.leaked() && other.is_active();
+    if facts.reason == Reason::Leaked && !at_large {
         // The slot that a replacement needs is taken; which way out is right is for a person.
         return slots_full(facts, user, &[other]);
     }
-    if facts.keep.as_ref() == Some(&other.id) {
+    if facts.keep.as_ref() == Some(&other.id) && facts.reason != Reason::Leaked {
         return blocked(
             "OldKeyKept",
             format!("The superseded key {} of user {user} is kept by its owner's word.", other.id),
@@ -224,7 +276,17 @@ fn one_other(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, other
             ),
         );
     }
-    if superseded && !retired && matches!(facts.current_run, RunState::EndedLeaked(_)) {
+    if at_large {
+        return Entry::At(Start {
+            phase: Phase::TakeOver,
+            new: staying(facts),
+            old: Some(OldKey { key: other.id.clone(), was_current: true }),
+            suspects: Vec::new(),
+            leaked: true,
+            plan: format!("make the leaked key {} Inactive and leave it as evidence", other.id),
+        });
+    }
+    if superseded && !retired && facts.current_run.leaked() {
         return leaked_key_kept(user, other);
     }
     // Only a promotion of ours makes a key superseded: the current version's id must name a run of ours.
@@ -240,13 +302,15 @@ fn one_other(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, other
             new: None,
             old: current_key.map(|key| OldKey { key: key.clone(), was_current: true }),
             suspects: vec![suspect],
+            leaked: false,
             plan: format!(
                 "find out from CloudTrail whether key {} is an orphan of an ended run, and only then delete it and go on",
                 other.id
             ),
         });
     }
-    let old = Some(OldKey { key: other.id.clone(), was_current: ours });
+    // A retired key that AWSPREVIOUS names was in service, whoever superseded it.
+    let old = Some(OldKey { key: other.id.clone(), was_current: superseded });
     let plan = if other.is_active() {
         format!(
             "wait until the old key {} is quiet, make it Inactive, and delete it after the grace",
@@ -255,7 +319,14 @@ fn one_other(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, other
     } else {
         format!("delete the old key {}, which is Inactive, after a full grace", other.id)
     };
-    Entry::At(Start { phase: Phase::TakeOver, new: staying(facts), old, suspects: Vec::new(), plan })
+    Entry::At(Start {
+        phase: Phase::TakeOver,
+        new: staying(facts),
+        old,
+        suspects: Vec::new(),
+        leaked: false,
+        plan,
+    })
 }
 
 fn leaked_key_kept(user: &str, other: &KeyFacts) -> Entry {
@@ -275,7 +346,7 @@ fn take_over_pending(
     other: &KeyFacts,
     pending: &Pending,
 ) -> Entry {
-    let (RunState::Ended(run) | RunState::EndedLeaked(run)) = pending.run else {
+    let Some(run) = pending.run.ended() else {
         return blocked(
             "PendingNotOurs",
             format!(
@@ -292,6 +363,7 @@ fn take_over_pending(
             new: Some(NewKey { key: other.id.clone(), version: Some(pending.version.clone()) }),
             old,
             suspects: Vec::new(),
+            leaked: pending.run.leaked(),
             plan: format!("take over key {} of {user}, which the ended run {run} had stored", other.id),
         });
     }
@@ -300,6 +372,7 @@ fn take_over_pending(
         new: None,
         old,
         suspects: vec![Suspect { key: other.id.clone(), created: other.created, stored_by: Some(run) }],
+        leaked: pending.run.leaked(),
         plan: format!(
             "delete key {} of {user}, which the ended run {run} had stored and never promoted, and go on",
             other.id
@@ -310,22 +383,24 @@ fn take_over_pending(
 fn backwards(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, others: &[&KeyFacts]) -> Entry {
     let previous = facts.previous_key.as_ref();
     match (current_key, others) {
-        (Some(_), [other])
-            if previous == Some(&other.id) && matches!(facts.current_run, RunState::EndedLeaked(_)) =>
-        {
+        (Some(_), [other]) if previous == Some(&other.id) && facts.current_run.leaked() => {
             leaked_key_kept(user, other)
         }
-        (Some(current), [other]) if previous == Some(&other.id) => Entry::At(Start {
-            phase: Phase::Backwards,
-            // Still the old roles: RollBack swaps them once AWSCURRENT has moved.
-            new: staying(facts),
-            old: Some(OldKey { key: other.id.clone(), was_current: true }),
-            suspects: Vec::new(),
-            plan: format!("bring key {} of {user} back and supersede {current}", other.id),
-        }),
+        // Only a promotion of ours is turned back: what a person stored would be retired as if we had superseded it.
+        (Some(current), [other]) if previous == Some(&other.id) && facts.current_run != RunState::NotOurs => {
+            Entry::At(Start {
+                phase: Phase::Backwards,
+                // Still the old roles: RollBack swaps them once AWSCURRENT has moved.
+                new: staying(facts),
+                old: Some(OldKey { key: other.id.clone(), was_current: true }),
+                suspects: Vec::new(),
+                leaked: false,
+                plan: format!("bring key {} of {user} back and supersede {current}", other.id),
+            })
+        }
         _ => blocked(
             "NothingToRollBack",
-            format!("User {user} has no superseded key that AWSPREVIOUS names."),
+            format!("User {user} has no key that AWSPREVIOUS names and that a run of Keywheel superseded."),
             "After the delete there is no way back; rotate again for a new key.",
         ),
     }

@@ -78,6 +78,11 @@ pub fn window(promoted_at: Timestamp, policy: &Policy) -> (Timestamp, Timestamp)
 /// How often a gate that stays shut is looked at, at most and at least.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_hours(4));
 
+/// How long a step of a run that a rollback has stopped may still be at work: a Lambda's longest time.
+pub const IN_FLIGHT: Duration = Duration::from_secs(150);
+/// How often, for that long, the key that was brought back is looked at.
+pub const LOOK_BACK: Duration = Duration::from_secs(20);
+
 /// How often a leaked key is looked at that cannot go yet.
 const LEAKED: Duration = Duration::from_mins(5);
 
@@ -113,10 +118,12 @@ fn shut(facts: &Facts, run: &Run<'_>) -> Option<Shut> {
     if facts.mode != Mode::Live {
         return never(format!("the installation is {}", facts.mode));
     }
+    // Where a leaked key is used as well is no reason to leave it to those who have it.
+    let unless_leaked = |why: String| Some(Shut { why, absolute: !run.leaked });
     match &facts.rivals {
-        None => return never("it could not be read whether another secret holds it".into()),
+        None => return unless_leaked("it could not be read whether another secret holds it".into()),
         Some(rivals) if !rivals.is_empty() => {
-            return never(format!("another secret is tagged for this user: {}", rivals[0]));
+            return unless_leaked(format!("another secret is tagged for this user: {}", rivals[0]));
         }
         Some(_) => {}
     }

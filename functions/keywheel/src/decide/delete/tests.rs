@@ -45,7 +45,8 @@ fn only_an_inactive_unused_key_past_its_grace_is_deleted() {
     assert_eq!(decide(&facts(D + GRACE, off, Some(None))), Delete::Yes);
     // It works 3 to 4 seconds longer than it reads Inactive.
     assert_eq!(decide(&facts(D + GRACE, off, Some(Some(D + 4)))), Delete::Yes);
-    assert!(matches!(decide(&facts(D + GRACE, off, Some(Some(D + 60)))), Delete::Held(_)));
+    assert_eq!(decide(&facts(D + GRACE, off, Some(Some(D + 15)))), Delete::Yes);
+    assert!(matches!(decide(&facts(D + GRACE, off, Some(Some(D + 16)))), Delete::Held(_)));
     assert!(
         matches!(decide(&facts(D + GRACE - 1, off, Some(None))), Delete::Wait(until, _) if until == at(D + GRACE))
     );
@@ -74,6 +75,24 @@ fn a_pause_a_moved_secret_and_a_missing_key_delete_nothing() {
     let moved = Facts { current: Some(version('2')), ..facts(D + GRACE, off, Some(None)) };
     assert_eq!(decide(&moved), Delete::StandDown);
     assert_eq!(decide(&facts(D + GRACE, None, None)), Delete::Gone);
+}
+
+#[test]
+fn a_pause_is_waited_for_with_rarer_and_rarer_looks_and_for_ninety_days() {
+    let hours = |hours: i64| hours * 3600;
+    let paused = |since: i64| {
+        let now = D + GRACE + hours(since);
+        let facts = Facts { mode: Mode::Paused, ..facts(now, Some(KeyStatus::Inactive), Some(None)) };
+        match decide(&facts) {
+            Delete::Wait(until, _) => Some(until.as_second() - now),
+            Delete::Paused(_) => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (since, next) in [(0, 1), (24, 1), (48, 2), (240, 10), (576, 24), (2159, 24)] {
+        assert_eq!(paused(since), Some(hours(next)), "after {since} hours");
+    }
+    assert_eq!(paused(2160), None);
 }
 
 #[test]

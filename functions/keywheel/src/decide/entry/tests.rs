@@ -131,8 +131,34 @@ fn a_leaked_key_is_evidence_until_its_owner_lets_go_of_it() {
         ..facts(&[(C, Active), (K, Inactive)])
     };
     assert_eq!(code(&leaked), "LeakedKeyKept");
-    assert_eq!(code(&Facts { roll_back: true, ..leaked.clone() }), "LeakedKeyKept");
+    let back = Facts { roll_back: true, ..leaked.clone() };
+    assert_eq!(code(&back), "LeakedKeyKept");
+    let at_work = RunState::RunningLeaked(run());
+    assert_eq!(code(&Facts { current_run: at_work, ..back }), "LeakedKeyKept");
+    assert_eq!(code(&Facts { current_run: at_work, ..leaked.clone() }), "RunInProgress");
     assert_eq!(code(&Facts { retire: Some(id(K)), ..leaked }), "TakeOver");
+}
+
+#[test]
+fn a_leaked_key_that_its_own_run_left_active_is_made_inactive_by_the_next() {
+    let at_large = Facts {
+        previous_key: Some(id(K)),
+        current_run: RunState::EndedLeaked(run()),
+        ..facts(&[(C, Active), (K, Active)])
+    };
+    let again = Facts { reason: Reason::Leaked, ..at_large.clone() };
+    for facts in [&at_large, &again, &Facts { keep: Some(id(K)), ..again.clone() }] {
+        let start = start(facts);
+        assert_eq!(start.phase, Phase::TakeOver);
+        assert!(start.leaked, "without overlap, and kept as evidence");
+        assert_eq!(start.old, Some(OldKey { key: id(K), was_current: true }));
+    }
+    assert_eq!(code(&Facts { keep: Some(id(K)), ..at_large.clone() }), "OldKeyKept");
+    assert_eq!(
+        code(&Facts { current_run: RunState::RunningLeaked(run()), ..again.clone() }),
+        "RunInProgress"
+    );
+    assert_eq!(code(&Facts { current_run: RunState::Ended(run()), ..again }), "SlotsFull");
 }
 
 #[test]
@@ -187,4 +213,24 @@ fn going_back_needs_the_key_before() {
     assert_eq!((start.phase, start.old.unwrap().key), (Phase::Backwards, id(K)));
     assert_eq!(code(&back(None, &[(C, Active), (K, Active)])), "NothingToRollBack");
     assert_eq!(code(&back(Some(K), &[(C, Active)])), "NothingToRollBack");
+    let by_hand = Facts { current_run: RunState::NotOurs, ..back(Some(K), &[(C, Active), (K, Active)]) };
+    assert_eq!(code(&by_hand), "NothingToRollBack");
+}
+
+#[test]
+fn of_two_runs_on_one_version_the_one_at_work_counts_and_a_leak_said_by_either() {
+    use RunState::{Ended, EndedLeaked, NotOurs, Running, RunningLeaked};
+    let other: RunId = "6c1d2b63-ad4f-4d71-9f6e-3a7b4a2f8e21".parse().unwrap();
+    assert_eq!(NotOurs.and(Ended(run())), Ended(run()));
+    assert_eq!(Ended(run()).and(Running(other)), Running(other));
+    assert_eq!(EndedLeaked(run()).and(Running(other)), RunningLeaked(other));
+    assert_eq!(Running(run()).and(EndedLeaked(other)), RunningLeaked(run()));
+    assert_eq!(Ended(run()).and(EndedLeaked(other)), EndedLeaked(run()));
+}
+
+#[test]
+fn the_plan_says_what_becomes_of_the_old_key() {
+    let plan = |reason| start(&Facts { reason, ..facts(&[(C, Active)]) }).plan;
+    assert!(plan(Reason::Leaked).contains("leave the leaked key"), "{}", plan(Reason::Leaked));
+    assert!(plan(Reason::Manual).contains("after overlap and grace"), "{}", plan(Reason::Manual));
 }

@@ -117,6 +117,19 @@ fn what_is_not_known_counts_as_in_use() {
 }
 
 #[test]
+fn another_secret_that_may_hold_the_key_keeps_it_unless_it_leaked() {
+    let rival = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:b-AbCdEf";
+    for rivals in [None, Some(vec![rival.parse().unwrap()])] {
+        let mut world = world(P + 15 * 24 * HOUR, Some(P));
+        world.policy.when_still_in_use = WhenStillInUse::Deactivate;
+        world.facts.rivals = rivals;
+        assert!(matches!(world.decide(), Gate::Held(_)), "{:?}", world.decide());
+        world.leaked = true;
+        assert_eq!(world.decide(), Gate::Open);
+    }
+}
+
+#[test]
 fn no_policy_and_no_leak_opens_it_while_the_new_key_does_not_work() {
     for leaked in [false, true] {
         for break_it in [
@@ -124,10 +137,6 @@ fn no_policy_and_no_leak_opens_it_while_the_new_key_does_not_work() {
             |world| world.facts.keys.retain(|key| key.id.as_str() != NEW),
             |world| world.facts.mode = Mode::Paused,
             |world| world.facts.mode = Mode::DryRun,
-            |world| {
-                let rival = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:b-AbCdEf";
-                world.facts.rivals = Some(vec![rival.parse().unwrap()]);
-            },
         ] {
             let mut world = world(P + 15 * 24 * HOUR, Some(P));
             world.policy.when_still_in_use = WhenStillInUse::Deactivate;
@@ -178,9 +187,28 @@ fn no_gate_is_looked_at_more_often_than_a_history_can_hold() {
         world.set(NEW, Inactive);
         let mut looks = 0;
         while let Gate::Wait(next, _) = world.decide() {
+            assert!(next > world.facts.now, "leaked: {leaked}, the same look again and again");
             world.facts.now = next;
             looks += 1;
         }
         assert!(looks * EVENTS_A_LOOK < 25_000, "leaked: {leaked}, {looks} looks");
     }
+}
+
+#[test]
+fn a_gate_that_stays_shut_is_looked_at_after_half_a_quiet_window_and_a_leaked_one_sooner() {
+    let mut rehearsal = world(P + 60, Some(P + 50));
+    rehearsal.policy = Policy {
+        overlap: Span::seconds(10),
+        quiet_window: Span::seconds(20),
+        max_overlap: Span::seconds(1000),
+        ..Policy::default()
+    };
+    assert!(matches!(rehearsal.decide(), Gate::Wait(next, _) if next == at(P + 70)));
+    // A third of a five-hundredth of the time from the first look to the last.
+    let mut leaked = world(P + 1, Some(P));
+    leaked.leaked = true;
+    leaked.set(NEW, Inactive);
+    let looks = after(at(P + 1), Duration::from_millis(745_800));
+    assert!(matches!(leaked.decide(), Gate::Wait(next, _) if next == looks));
 }

@@ -1,11 +1,14 @@
 //! The command line.
 
+mod leaks;
+
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use keywheel::policy::{Policy, PolicyOverride, Span};
 use keywheel::rotation::Reason;
 use keywheel::switch::Mode;
 
 use crate::error::{EXIT_CODES, Trouble};
+pub(crate) use leaks::{ContainmentArgs, EmergencyAction, EmergencyArgs, IncidentArgs, Revoke};
 
 /// Rotates AWS IAM access keys without downtime.
 ///
@@ -28,6 +31,9 @@ Examples:
   keywheel rotate --user svc-mail --wait            make a new key and follow the run
   keywheel rollback --user svc-mail                 bring the old key back
   keywheel resume --user svc-mail --wait 3d         give late users of the old key three more days
+  keywheel revoke AKIAIOSFODNN7EXAMPLE --wait       a key has leaked: make it Inactive now
+  keywheel incident                                 the keys that have leaked, and what was done
+  keywheel triage finding.json                      what an event about a leaked key would set in motion
 
 Every command takes --json. `keywheel help <command>` shows its examples and exit codes.";
 
@@ -62,6 +68,16 @@ pub(crate) enum Command {
     Rollback(Rollback),
     /// Show or set whether Keywheel changes anything
     Mode(ModeArgs),
+    /// Make a leaked key Inactive, and deny the sessions that it has minted
+    Revoke(Revoke),
+    /// Show leaked keys; call one a false alarm, or close it
+    Incident(IncidentArgs),
+    /// Show or set whether leaked keys are contained
+    Containment(ContainmentArgs),
+    /// Show, check or set the policy that decides about findings
+    Emergency(EmergencyArgs),
+    /// Say what an event about a leaked key would set in motion
+    Triage(TriageArgs),
 }
 
 #[derive(Debug, Args)]
@@ -252,12 +268,27 @@ Examples:
   keywheel mode paused       nothing is changed; runs under way wait"))]
 pub(crate) struct ModeArgs {
     /// dry-run, live or paused; without it, the mode is shown
-    #[arg(value_name = "MODE", value_parser = any_case)]
+    #[arg(value_name = "MODE", value_parser = any_case::<Mode>)]
     pub(crate) mode: Option<Mode>,
 }
 
-/// A mode, in whatever case.
-fn any_case(text: &str) -> Result<Mode, String> {
+#[derive(Debug, Args)]
+#[command(after_help = after("\
+Examples:
+  keywheel triage finding.json
+  keywheel triage events/leaks/*.json
+  aws guardduty get-findings … | jq .Findings[0] | keywheel triage -
+
+One JSON object a line and file: class, targets, reason. Nothing is asked of AWS and nothing is changed. What is
+no event gets the class REJECT; only a file that cannot be opened is an error."))]
+pub(crate) struct TriageArgs {
+    /// Files with one event each; - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<std::path::PathBuf>,
+}
+
+/// A switch, in whatever case.
+fn any_case<T: std::str::FromStr<Err = String>>(text: &str) -> Result<T, String> {
     text.to_lowercase().parse()
 }
 
@@ -304,6 +335,30 @@ mod tests {
         assert!(parse("resume --user a --wait 1d --keep-old").is_err());
         assert!(parse("resume --user a --wait 1d").is_ok());
         assert!(parse("resume --user a --keep-old --follow").is_err());
+    }
+
+    #[test]
+    fn a_false_alarm_needs_an_incident_and_a_reason() {
+        assert!(parse("incident").is_ok());
+        assert!(parse("incident AKIA --false-alarm --reason tests --for 30d").is_ok());
+        assert!(parse("incident AKIA --close").is_ok());
+        for wrong in [
+            "incident --close",
+            "incident --false-alarm --reason tests",
+            "incident AKIA --false-alarm",
+            "incident AKIA --reason tests",
+            "incident AKIA --for 3d",
+            "incident AKIA --close --false-alarm --reason tests",
+            "incident AKIA --close --for 3d",
+            "incident --html x.html",
+            "incident AKIA --close --html x.html",
+            "revoke",
+            "emergency",
+            "emergency set",
+            "containment maybe",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

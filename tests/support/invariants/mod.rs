@@ -2,39 +2,50 @@
 //!
 //! A broken one is noted in the fake, with the call that broke it, and fails the test at the next state.
 
+mod closed;
+mod emergency;
+mod ending;
+mod keys;
+
+pub use keys::replaced_as_leaked;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use serde_json::Value;
 
 use crate::fake::{Call, Key, Maker, Request, State};
+
+pub use emergency::{after_alarm, after_incident};
+pub use ending::after_run;
 
 /// What the promises are held to in one test.
 #[derive(Debug)]
 pub struct Watch {
     /// Keys that are known to others: they may be current and Inactive, and are never deleted.
     pub leaked: BTreeSet<String>,
+    /// Keys that people have switched or deleted themselves: who then calls with one is refused by them.
+    pub by_people: BTreeSet<String>,
     /// How long a superseded key must have been Inactive before it may go.
     pub grace: Duration,
     /// Secrets whose AWSCURRENT has named a working key.
     good: BTreeSet<String>,
     /// Keys that their owner gave up.
     retired: BTreeSet<String>,
-    /// Keys that AWSCURRENT has named, as of the call before.
-    current: BTreeSet<String>,
     creations: BTreeMap<u64, u32>,
+    reads: closed::Reads,
 }
 
 impl Default for Watch {
     fn default() -> Self {
         Self {
             leaked: BTreeSet::new(),
+            by_people: BTreeSet::new(),
             grace: Duration::from_hours(168),
             good: BTreeSet::new(),
             retired: BTreeSet::new(),
-            current: BTreeSet::new(),
             creations: BTreeMap::new(),
+            reads: closed::Reads::default(),
         }
     }
 }
@@ -46,17 +57,61 @@ impl Watch {
     }
 }
 
+/// What the labels named before a call: only what the call itself changed is the caller's doing.
+#[derive(Debug)]
+pub struct Before {
+    labels: Vec<Labels>,
+    /// The inline policies of users that have some.
+    inline: Vec<(String, BTreeMap<String, String>)>,
+    managed: BTreeMap<String, String>,
+}
+
+/// The keys that one secret's labels lead to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Labels {
+    current: Option<String>,
+    previous: Option<String>,
+}
+
+impl Before {
+    /// As it is now.
+    pub fn of(state: &State) -> Self {
+        let policies = state.users.values().filter(|user| !user.inline.is_empty());
+        Self {
+            labels: labels(state),
+            inline: policies.map(|user| (user.name.clone(), user.inline.clone())).collect(),
+            managed: state.managed.clone(),
+        }
+    }
+}
+
+fn labels(state: &State) -> Vec<Labels> {
+    let named = |secret: &crate::fake::Secret, label| {
+        let text = secret.labelled(label)?.text.as_deref()?;
+        let value: Value = serde_json::from_str(text).ok()?;
+        Some(value.get("AccessKeyId")?.as_str()?.to_owned())
+    };
+    let of = |secret| Labels { current: named(secret, "AWSCURRENT"), previous: named(secret, "AWSPREVIOUS") };
+    state.secrets.iter().map(of).collect()
+}
+
 /// Looks at everything after a call.
-pub fn after_call(state: &mut State, request: &Request, call: &Call) {
+pub fn after_call(state: &mut State, request: &Request, call: &Call, before: &Before) {
     let happened = state.calls[call.index].status == 200;
     let mut broken = Vec::new();
     secret_stays_in_the_store(state, request, &mut broken);
     one_creation_an_attempt(state, request, call, &mut broken);
     if happened && state.role_of(&request.signer).is_some() {
-        nothing_of_a_strangers(state, request, &mut broken);
+        keys::nothing_of_a_strangers(state, request, call, before, &mut broken);
+        emergency::nothing_else_is_touched(state, request, call, before, &mut broken);
+        keys::a_leaked_key_stays_off(state, request, &mut broken);
+        keys::the_way_back_stays_open(state, before, &mut broken);
+        closed::unknown_is_no_permission(state, request, call, &mut broken);
     }
-    note_current_and_retired(state);
-    always_a_working_key(state, &mut broken);
+    closed::note(state, request, call);
+    keys::note_current_and_retired(state);
+    keys::always_a_working_key(state, &mut broken);
+    keys::a_leaked_key_goes_soon(state, &mut broken);
     let place = format!("after call {} {} of {:?}", call.index, call.name, call.function);
     state.violations.extend(broken.into_iter().map(|what| format!("{what} {place}")));
 }
@@ -85,62 +140,8 @@ fn one_creation_an_attempt(state: &mut State, request: &Request, call: &Call, br
     }
 }
 
-/// P2, for the two calls that could take a key away.
-fn nothing_of_a_strangers(state: &State, request: &Request, broken: &mut Vec<String>) {
-    let name = request.name();
-    let delete = name == "iam:DeleteAccessKey";
-    if !delete && (name != "iam:UpdateAccessKey" || request.text("Status") != "Inactive") {
-        return;
-    }
-    let Some((_, key)) = state.key(request.text("AccessKeyId")) else { return };
-    let watch = &state.watch;
-    let retired = watch.retired.contains(&key.id);
-    let leaked = watch.leaked.contains(&key.id);
-    if key.maker == Maker::Stranger && !retired && !key.was_current {
-        broken.push(format!("P2: {name} on a stranger's key {}", key.id));
-    }
-    if watch.current.contains(&key.id) && !leaked {
-        broken.push(format!("P1: {name} on the key that AWSCURRENT names, {}", key.id));
-    }
-    if !delete {
-        return;
-    }
-    if key.changes.last().is_some_and(|(_, active)| *active) {
-        broken.push(format!("P2: an Active key was deleted, {}", key.id));
-    }
-    if leaked {
-        broken.push(format!("P2: a leaked key was deleted, {}", key.id));
-    }
-    let inactive_for = state.now().duration_since(key.changed());
-    if (key.was_current || retired) && inactive_for < SignedDuration::try_from(watch.grace).unwrap() {
-        broken.push(format!("P2: key {} was deleted after {inactive_for:#} of grace", key.id));
-    }
-}
-
-fn note_current_and_retired(state: &mut State) {
-    let current: BTreeSet<String> =
-        state.secrets.iter().filter_map(crate::fake::Secret::current_key).collect();
-    let retired: Vec<String> =
-        state.users.values().filter_map(|user| user.tags.get("keywheel:retire").cloned()).collect();
-    state.watch.retired.extend(retired);
-    for key in state.users.values_mut().flat_map(|user| &mut user.keys) {
-        key.was_current |= current.contains(&key.id);
-    }
-    state.watch.current = current;
-}
-
-/// P1, from the first time that AWSCURRENT names a working key.
-fn always_a_working_key(state: &mut State, broken: &mut Vec<String>) {
-    let mut good = Vec::new();
-    for secret in state.secrets.iter().filter(|secret| secret.deleted.is_none()) {
-        match current_is_good(state, secret.current()) {
-            Ok(()) => good.push(secret.name.clone()),
-            Err(why) if state.watch.good.contains(&secret.name) => broken.push(format!("P1: {why}")),
-            Err(_) => {}
-        }
-    }
-    state.watch.good.extend(good);
-}
+/// For how long a key that people took away may be believed to be there: a rollback looks again that often.
+const LAG: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
 
 /// Whether a value opens an Active key that was validated.
 pub fn current_is_good(state: &State, value: Option<Value>) -> Result<(), String> {
@@ -153,8 +154,14 @@ pub fn current_is_good(state: &State, value: Option<Value>) -> Result<(), String
     if state.watch.leaked.contains(id) {
         return Ok(());
     }
+    // IAM answers for a moment as if nothing had happened: what somebody took away just now is theirs.
+    // People delete no current key, so one that is gone went before the label came to it, and stays gone.
+    let gone_or_new = || key.deleted.is_some() || state.now().duration_since(key.changed()) < LAG;
+    let just_now = || state.watch.by_people.contains(id) && gone_or_new();
     let fault = |key: &Key| {
-        if !key.is_active() {
+        if !key.is_active() && just_now() {
+            None
+        } else if !key.is_active() {
             Some("is not Active")
         } else if matches!(key.maker, Maker::Run(_)) && !key.validated {
             Some("was never validated")

@@ -1,0 +1,116 @@
+//! The commands about leaked keys.
+
+use clap::{ArgGroup, Args, Subcommand};
+use keywheel::policy::Span;
+use keywheel::switch::Containment;
+
+use super::{after, any_case};
+
+#[derive(Debug, Args)]
+#[command(after_help = after("\
+Examples:
+  keywheel revoke AKIAIOSFODNN7EXAMPLE --wait
+  keywheel revoke AKIAIOSFODNN7EXAMPLE --reason 'found in a public repository'
+
+The key is made Inactive and never deleted, the sessions it has minted are denied, and a managed
+user's application gets another key. A false alarm declared for this key is taken back first."))]
+pub(crate) struct Revoke {
+    /// The access key id
+    #[arg(value_name = "KEYID")]
+    pub(crate) key: String,
+    /// Why, for people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Wait until the key is Inactive, and say how long that took
+    #[arg(long, short)]
+    pub(crate) wait: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("decision").args(["false_alarm", "close"]).requires("id"))]
+#[command(after_help = after("\
+Examples:
+  keywheel incident                                             all of them, the newest first
+  keywheel incident AKIAIOSFODNN7EXAMPLE                        one, by its key or its id
+  keywheel incident AKIAIOSFODNN7EXAMPLE --html leak.html       the same as a page
+  keywheel incident AKIAIOSFODNN7EXAMPLE --false-alarm --reason 'our own scanner' --for 30d
+  keywheel incident AKIAIOSFODNN7EXAMPLE --close
+
+--false-alarm makes the key Active again and lifts what denies its sessions; until --for has
+passed, reports of this key only page. Where the key was not contained yet, it is left Active.
+--close says that everything was dealt with. Run again after an interruption, both go on."))]
+pub(crate) struct IncidentArgs {
+    /// The incident's id or an access key id; without it, all are listed
+    #[arg(value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// The key has not leaked
+    #[arg(long, requires = "reason")]
+    pub(crate) false_alarm: bool,
+    /// Why it is a false alarm
+    #[arg(long, value_name = "TEXT", requires = "false_alarm")]
+    pub(crate) reason: Option<String>,
+    /// How long reports of this key only page: 7d unless given, 90d at most
+    #[arg(long = "for", value_name = "DURATION", requires = "false_alarm")]
+    pub(crate) lasting: Option<Span>,
+    /// Everything was dealt with
+    #[arg(long)]
+    pub(crate) close: bool,
+    /// Write the incident as a page for people
+    #[arg(long, value_name = "FILE", requires = "id", conflicts_with = "decision")]
+    pub(crate) html: Option<std::path::PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = after("\
+Examples:
+  keywheel containment         show it
+  keywheel containment page    people are told of leaked keys, nothing is changed
+  keywheel containment on      leaked keys are made Inactive
+  keywheel containment off     nothing at all"))]
+pub(crate) struct ContainmentArgs {
+    /// off, page or on; without it, the switch is shown
+    #[arg(value_name = "SWITCH", value_parser = any_case::<Containment>)]
+    pub(crate) containment: Option<Containment>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = after("\
+Examples:
+  keywheel emergency show
+  keywheel emergency check emergency.json     names line and column of what is wrong; asks nobody
+  keywheel emergency set emergency.json
+
+{\"rules\": [
+  {\"user\": \"prod-*\", \"then\": {\"replace_first\": 10}},
+  {\"source\": \"securityhub\", \"below\": \"high\", \"then\": \"page\"}
+]}
+
+The first rule that fits decides. then: now, page, {\"after\": MINUTES} or {\"replace_first\": MINUTES}."))]
+pub(crate) struct EmergencyArgs {
+    #[command(subcommand)]
+    pub(crate) action: EmergencyAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EmergencyAction {
+    /// Show the policy that holds
+    Show,
+    /// Check a policy without setting it
+    Check {
+        /// A file with the policy; - for standard input
+        #[arg(value_name = "FILE")]
+        file: std::path::PathBuf,
+    },
+    /// Set the policy
+    Set {
+        /// A file with the policy; - for standard input
+        #[arg(value_name = "FILE")]
+        file: std::path::PathBuf,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}

@@ -1,0 +1,161 @@
+//! The emergency policy: what is done about a finding, by source, severity and user.
+//!
+//! It is a JSON document in a parameter of the account (`/keywheel/<stage>/emergency`):
+//!
+//! ```json
+//! {"max_contain": 25, "rules": [
+//!   {"user": "prod-*", "then": {"replace_first": 10}},
+//!   {"source": "securityhub", "below": "high", "then": "page"},
+//!   {"class": "POLICY_DECIDES", "then": "now"}
+//! ]}
+//! ```
+//!
+//! The first rule that fits decides; a rule without a condition fits everything. `then` is `now`, `page`,
+//! `{"after": MINUTES}` (contain unless a person stops it) or `{"replace_first": MINUTES}`. A bound is at most an
+//! hour: it is a delay, not a decision. Of the reports that senders of ours put on the bus, no more than
+//! `max_contain` in ten minutes are acted on: else whoever may send one could switch off a company. A policy that is missing, or cannot be read or understood, delays nothing.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::triage::{Class, Severity, Source, Target};
+
+/// The longest that containment may be delayed.
+pub const LONGEST_DELAY: Duration = Duration::from_hours(1);
+
+/// What is done about a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// The key is made Inactive at once.
+    Now,
+    /// People are told, nothing is changed.
+    Page,
+    /// The key is made Inactive after so many minutes, unless a person stops it.
+    After(Minutes),
+    /// The application gets another key first; after so many minutes the key is made Inactive, replaced or not.
+    ReplaceFirst(Minutes),
+}
+
+/// From one minute to an hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct Minutes(u64);
+
+impl Minutes {
+    /// As a duration.
+    pub const fn get(self) -> Duration {
+        Duration::from_secs(self.0 * 60)
+    }
+}
+
+impl TryFrom<u64> for Minutes {
+    type Error = String;
+    fn try_from(minutes: u64) -> Result<Self, String> {
+        let longest = LONGEST_DELAY.as_secs() / 60;
+        if (1..=longest).contains(&minutes) {
+            Ok(Self(minutes))
+        } else {
+            Err(format!("containment may be delayed by 1 to {longest} minutes, not by {minutes}"))
+        }
+    }
+}
+
+impl From<Minutes> for u64 {
+    fn from(minutes: Minutes) -> Self {
+        minutes.0
+    }
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Who says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// What the event was taken for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
+    /// Fits findings less grave than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<Severity>,
+    /// The user's name; `*` stands for any number of characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// What is done.
+    pub then: Response,
+}
+
+/// In what time reports are counted.
+pub const BRAKE_SPAN: Duration = Duration::from_mins(10);
+
+const fn max_contain() -> u32 {
+    25
+}
+
+/// The policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Emergency {
+    /// The most incidents in [`BRAKE_SPAN`] with which a report over the bus is still acted on.
+    #[serde(default = "max_contain")]
+    pub max_contain: u32,
+    /// The rules, in their order.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+}
+
+impl Default for Emergency {
+    fn default() -> Self {
+        Self { max_contain: max_contain(), rules: Vec::new() }
+    }
+}
+
+impl Emergency {
+    /// Where the policy is kept, for the given stage.
+    pub fn parameter(stage: &str) -> String {
+        format!("/keywheel/{stage}/emergency")
+    }
+
+    /// Reads the policy. An error names the line, the column and what is wrong there.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// What is done about a target whose owner is `user`, as far as that is known.
+    pub fn response(&self, target: &Target, user: Option<&str>) -> Response {
+        let fits = |rule: &&Rule| {
+            rule.source.is_none_or(|source| source == target.source)
+                && rule.class.is_none_or(|class| class == target.class)
+                // A severity that nobody gave is not low.
+                && rule.below.is_none_or(|below| {
+                    target.severity != Severity::Unknown && target.severity < below
+                })
+                && rule.user.as_deref().is_none_or(|wanted| user.is_some_and(|user| matches(wanted, user)))
+        };
+        self.rules.iter().find(fits).map_or_else(|| by_default(target.class), |rule| rule.then)
+    }
+}
+
+/// What is done where no rule fits: a key that was seen in the open is made Inactive at once; where the event only
+/// suspects, or names the user and not the key, a person decides.
+const fn by_default(class: Class) -> Response {
+    match class {
+        Class::PolicyDecides | Class::ResolveUserKeys => Response::Page,
+        _ => Response::Now,
+    }
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    for part in middle {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}

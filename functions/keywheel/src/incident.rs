@@ -1,0 +1,489 @@
+//! The documents of an emergency: what an event was taken for ([`Alert`]), and one credential that is known to
+//! others, from the finding to its end ([`Incident`]).
+//!
+//! Like the rotation's document they name things and never hold what P4 forbids, and a document of an earlier
+//! release is still read. What is empty is not written: an event may name a thousand credentials, and all of them
+//! must fit into one state.
+
+pub mod findings;
+mod notices;
+mod page;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use findings::Findings;
+pub use page::page;
+
+use crate::clock::{after, wait_time};
+use crate::error::StepError;
+use crate::ids::{AccessKeyId, RunId, UserName};
+use crate::notice::{Notice, NoticeKind};
+use crate::rotation::{Caught, Delivery, Outcome, Why};
+use crate::switch::Containment;
+use crate::triage::{Class, Source, Target};
+
+/// The version of the documents that this release writes.
+pub const SCHEMA: u32 = 1;
+
+/// From the moment in which a key is read back Inactive, how long it may still have minted sessions: IAM forgets a
+/// key 3 to 4 s late, and clocks differ.
+pub const SETTLES: Duration = Duration::from_mins(1);
+/// The longest that a session of a user's key can live: `GetSessionToken` and `GetFederationToken` allow 36 hours.
+pub const LONGEST_SESSION: Duration = Duration::from_hours(36);
+/// How long after containment the key and its siblings are looked at again. The machine waits so long; the
+/// document says it so that a step can tell how late it is.
+pub const LOOKS_AGAIN: [Duration; 2] = [Duration::from_secs(15), Duration::from_mins(5)];
+
+/// The steps that run beside each other, in the machine's order: after containment, and after the first look.
+const BESIDE: [[&str; 2]; 2] = [["notify", "replace"], ["investigate", "wait"]];
+
+/// What the emergency machine hands its first step: an event as it came.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// The event.
+    pub event: Value,
+    /// The execution's ARN.
+    pub execution: String,
+    /// When the execution started.
+    pub started: Timestamp,
+}
+
+/// What the emergency machine does with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Course {
+    /// Each credential gets an execution of its own.
+    Incidents,
+    /// A person is told, nothing else.
+    Tell,
+    /// Nothing of ours.
+    Nothing,
+    /// It cannot be understood: loud, and the execution fails.
+    Reject,
+}
+
+/// What an event was taken for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// The version of this document.
+    pub schema: u32,
+    /// Stands for the execution in notices and User-Agents.
+    pub id: RunId,
+    /// The execution's ARN.
+    pub execution: String,
+    /// When it started.
+    pub started: Timestamp,
+    /// The event's own id, where it has a sensible one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    /// The class of the event.
+    pub class: Class,
+    /// Why.
+    pub reason: String,
+    /// What comes of it.
+    pub course: Course,
+    /// The credentials, each with its own document.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub incidents: Vec<Incident>,
+    /// The outbox.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
+    /// How far the outbox is.
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// When the outbox is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until: Option<Timestamp>,
+}
+
+/// What an incident does next. The machine's choices read it by these names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Find the owner and make the key Inactive.
+    Contain,
+    /// The policy gives people some minutes; then contain.
+    Delayed,
+    /// The policy gives the replacement some minutes; then contain, replaced or not.
+    ReplaceFirst,
+    /// Deny the sessions that the key has minted.
+    Deny,
+    /// Look again at the key and at those that appeared meanwhile.
+    Look,
+    /// A key appeared that a run of ours may be storing just now: look again in half a minute.
+    LookSoon,
+    /// The longest session has ended: take the deny off.
+    Lift,
+    /// Nothing more is done.
+    Ended,
+}
+
+/// How the sessions are denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deny {
+    /// The policy's name.
+    pub policy: String,
+    /// The managed policy's ARN, where the user's inline policies are full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arn: Option<String>,
+    /// Sessions issued before are denied.
+    pub cut_off: Timestamp,
+    /// When it is taken off.
+    pub until: Timestamp,
+}
+
+/// How an application gets a working key again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// The user is not managed, or the leaked key is not the one that its secret names: nothing to replace.
+    NotNeeded,
+    /// The superseded key is brought back.
+    Back,
+    /// A new key is made.
+    New,
+    /// A rotation that is at work already brings a new key.
+    UnderWay,
+    /// Only a person can: `help` says how.
+    Person,
+}
+
+/// What was done for the application, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replacement {
+    /// How.
+    pub way: Way,
+    /// The rotation that does it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// The secret, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// Whether AWSCURRENT names a key that works.
+    pub working: bool,
+    /// What was found, and the exact command where a person is needed.
+    pub help: String,
+}
+
+/// The keys that are Keywheel's own business: those that the versions of the user's secret name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ours {
+    /// Whether the user is managed at all.
+    pub managed: bool,
+    /// The keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<AccessKeyId>,
+}
+
+/// One credential that is known to others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// The version of this document.
+    pub schema: u32,
+    /// The execution's name, which is in every call's User-Agent.
+    pub id: RunId,
+    /// The execution's ARN.
+    pub execution: String,
+    /// When the event arrived.
+    pub started: Timestamp,
+    /// What the event says.
+    pub target: Target,
+    /// Why, in triage's words.
+    pub reason: String,
+    /// Whether a sender of ours reported it over the bus: such reports are braked, AWS's findings and what a person
+    /// types never are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reported: bool,
+    /// What comes next.
+    pub phase: Phase,
+    /// When the next Wait ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until: Option<Timestamp>,
+    /// The switch, as it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containment: Option<Containment>,
+    /// Until when the policy lets people or the replacement come first. Set once; then it ends in containment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Timestamp>,
+    /// The key's owner, as IAM tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserName>,
+    /// The keys that are known to others: the one of the event, and those found to be part of the leak.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<AccessKeyId>,
+    /// The keys that were there when the event arrived, and those that people were told of; another one appeared
+    /// meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known: Vec<AccessKeyId>,
+    /// When every key so far was read back Inactive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contained_at: Option<Timestamp>,
+    /// How often containment has failed for good and was begun anew.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries: u32,
+    /// Whether the user is denied everything until the key is Inactive.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stop_gap: bool,
+    /// How the sessions are denied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny: Option<Deny>,
+    /// How often the key was looked at again. Always written: the machine counts by it.
+    #[serde(default)]
+    pub looks: u32,
+    /// The keys that the user's secret names, where that could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ours: Option<Ours>,
+    /// Keys that appeared meanwhile and were seen once, when a run of ours might have been storing them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspects: Vec<AccessKeyId>,
+    /// How the application gets a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Replacement>,
+    /// What the key did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<Findings>,
+    /// What failed on the way, by step. Containment never waits for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<String>,
+    /// How the incident ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Why>,
+    /// The outbox.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
+    /// How far the outbox is.
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// The error that the machine caught last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Caught>,
+    /// What the branches that ran beside each other returned, until the next step takes it in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub branches: Vec<Incident>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Alert {
+    /// The document of an event before it is judged.
+    pub fn new(execution: String, started: Timestamp, class: Class, reason: String) -> Self {
+        Self {
+            schema: SCHEMA,
+            id: RunId::standing_for(&execution),
+            execution,
+            started,
+            event: None,
+            class,
+            reason,
+            course: Course::Nothing,
+            incidents: Vec::new(),
+            notices: Vec::new(),
+            delivery: Delivery::Pending,
+            wait_until: None,
+        }
+    }
+}
+
+impl Incident {
+    /// The incident of one credential of an event. Its execution's name follows from the event's execution and the
+    /// credential, so that a start that is repeated starts it once.
+    pub fn open(alert: &Alert, target: Target, reason: String) -> Self {
+        let who = target.key_id.as_ref().map(AccessKeyId::as_str);
+        let who = who.or(target.user.as_ref().map(UserName::as_str)).unwrap_or_default();
+        let id = RunId::standing_for(&format!("{}/{:?}/{who}", alert.execution, target.kind));
+        Self {
+            schema: SCHEMA,
+            id,
+            execution: sibling(&alert.execution, id),
+            started: alert.started,
+            // EventBridge gives every event an id; what is started by hand has none.
+            reported: target.source == Source::Keywheel && alert.event.is_some(),
+            keys: Vec::new(),
+            target,
+            reason,
+            phase: Phase::Contain,
+            wait_until: None,
+            containment: None,
+            bound: None,
+            user: None,
+            known: Vec::new(),
+            contained_at: None,
+            tries: 0,
+            stop_gap: false,
+            deny: None,
+            looks: 0,
+            ours: None,
+            suspects: Vec::new(),
+            replacement: None,
+            findings: None,
+            failed: Vec::new(),
+            outcome: None,
+            why: None,
+            notices: Vec::new(),
+            delivery: Delivery::Pending,
+            error: None,
+            branches: Vec::new(),
+        }
+    }
+
+    /// The account of the installation, which is where the execution runs.
+    pub fn own_account(&self) -> &str {
+        self.execution.split(':').nth(4).unwrap_or_default()
+    }
+
+    /// The credential, for people: the key's id, else the user's name.
+    pub fn credential(&self) -> &str {
+        let user = self.user.as_ref().or(self.target.user.as_ref()).map(UserName::as_str);
+        self.target.key_id.as_ref().map(AccessKeyId::as_str).or(user).unwrap_or("(unnamed)")
+    }
+
+    /// The user's name for messages.
+    pub fn user_name(&self) -> &str {
+        self.user.as_ref().or(self.target.user.as_ref()).map_or("(unknown)", UserName::as_str)
+    }
+
+    /// The owner that IAM named.
+    pub fn owner(&self) -> Result<&UserName, StepError> {
+        self.user.as_ref().ok_or_else(|| StepError::BadInput("the incident has no user".into()))
+    }
+
+    /// The instant before which every session of the user is taken for leaked.
+    pub fn cut_off(&self) -> Option<Timestamp> {
+        self.contained_at.map(|at| wait_time(after(at, SETTLES)))
+    }
+
+    /// Whether the key is a user's own and long-lived, so that Inactive is what ends it.
+    pub fn has_key(&self) -> bool {
+        self.target.key_id.as_ref().is_some_and(|key| !key.is_temporary())
+    }
+
+    /// Ends the incident with its outcome, and puts the last notice into the outbox.
+    pub fn end(&mut self, at: Timestamp, outcome: Outcome, why: Why) {
+        self.phase = Phase::Ended;
+        self.wait_until = None;
+        self.outcome = Some(outcome);
+        self.why = Some(why);
+        self.announce(at, NoticeKind::Ended);
+    }
+
+    /// Notes a step that failed, once.
+    pub fn note_failure(&mut self, step: &str, what: &str) {
+        let note = format!("{step}: {}", what.chars().take(300).collect::<String>());
+        if self.failed.len() < 20 && !self.failed.contains(&note) {
+            self.failed.push(note);
+        }
+    }
+
+    /// Takes in what the branches returned: each has filled in its own part of the same document.
+    pub fn merge(&mut self) {
+        let steps = BESIDE[usize::from(self.looks > 0)];
+        for (branch, step) in std::mem::take(&mut self.branches).into_iter().zip(steps) {
+            if let Some(error) = branch.error.filter(|error| Some(error) != self.error.as_ref()) {
+                self.note_failure(step, &format!("{}: {}", error.error, error.message()));
+            }
+            if branch.replacement.is_some() && branch.replacement != self.replacement {
+                self.replacement = branch.replacement;
+            }
+            if branch.ours.is_some() {
+                self.ours = branch.ours;
+            }
+            if branch.findings.is_some() && branch.findings != self.findings {
+                self.findings = branch.findings;
+            }
+            for note in branch.failed {
+                if !self.failed.contains(&note) {
+                    self.failed.push(note);
+                }
+            }
+            for notice in branch.notices {
+                match self.notices.iter_mut().find(|known| known.id == notice.id) {
+                    Some(known) => {
+                        known.on_bus |= notice.on_bus;
+                        known.on_topic |= notice.on_topic;
+                    }
+                    None => self.notices.push(notice),
+                }
+            }
+        }
+        if !self.notices.iter().all(Notice::is_sent) {
+            self.delivery = Delivery::Pending;
+        }
+    }
+
+    /// Notes the error that the machine has caught, so that the incident says what failed.
+    pub fn take_error(&mut self, step: &str) {
+        if let Some(error) = self.error.take() {
+            self.note_failure(step, &format!("{}: {}", error.error, error.message()));
+        }
+    }
+}
+
+/// The ARN of an execution of the incident machine, beside one of the emergency machine.
+fn sibling(emergency: &str, id: RunId) -> String {
+    let machine = emergency.rsplit_once(':').map_or(emergency, |(machine, _)| machine);
+    let machine = machine.strip_suffix("-emergency").unwrap_or(machine);
+    format!("{machine}-incident:{id}")
+}
+
+/// What is kept of a key that leaked, in a parameter of its own: it outlives the execution, and tells a repeat, a
+/// reactivation and a false alarm from a first finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The version of this record.
+    pub schema: u32,
+    /// The key.
+    pub key: AccessKeyId,
+    /// Its owner.
+    pub user: UserName,
+    /// The incident, which is the name of an execution.
+    pub incident: RunId,
+    /// When the key was contained.
+    pub at: Timestamp,
+    /// What holds for it.
+    pub state: RecordState,
+    /// Until when a clearance holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// Who changed it last, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What holds for a key that was reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordState {
+    /// It leaked and is Inactive.
+    Contained,
+    /// A person has said that it did not leak; reports are only paged until the clearance ends.
+    Cleared,
+    /// The incident is closed: after the evidence time the key may be deleted.
+    Closed,
+}
+
+impl Record {
+    /// Where the record of a key is kept.
+    pub fn parameter(stage: &str, key: &AccessKeyId) -> String {
+        format!("{}{key}", Self::parameters(stage))
+    }
+
+    /// Where all records are kept.
+    pub fn parameters(stage: &str) -> String {
+        format!("/keywheel/{stage}/incidents/")
+    }
+
+    /// Whether a person's word keeps the key Active at that time.
+    pub fn is_cleared(&self, at: Timestamp) -> bool {
+        self.state == RecordState::Cleared && self.until.is_some_and(|until| at < until)
+    }
+}

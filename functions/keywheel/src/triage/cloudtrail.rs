@@ -1,0 +1,212 @@
+//! CloudTrail's records of changes to users and their keys.
+//!
+//! A record's `userIdentity` is who called, never who leaked.
+
+use super::fields::{Fields, key_id, name, name_in_arn};
+use super::{Class, Kind, Severity, Source, Target, Verdict};
+use crate::ids::UserName;
+
+pub(super) const API_CALL: &str = "AWS API Call via CloudTrail";
+const SERVICE_EVENT: &str = "AWS Service Event via CloudTrail";
+
+/// AWS attaches this policy, or one of its later versions, to a user whose key it has found in public.
+const QUARANTINE: &str = "AWSCompromisedKeyQuarantine";
+
+/// Whether a `detail-type` is that of a record.
+pub(super) fn is_record(kind: &str) -> bool {
+    kind == API_CALL || kind == SERVICE_EVENT
+}
+
+pub(super) fn record(envelope: Fields<'_>, _: &str, detail: Fields<'_>) -> Verdict {
+    let (Some(service), Some(call)) = (detail.text("eventSource"), detail.text("eventName")) else {
+        return Verdict::reject("The record's eventSource or eventName is missing or no text.");
+    };
+    let record = Record { envelope, detail };
+    // The rest is a host's name, which a partition might write differently.
+    match service.split('.').next() {
+        Some("iam") => record.of_iam(call),
+        Some("secretsmanager") => record.of_secrets(call),
+        _ => Verdict::ignore("A record of a service that holds no keys of users."),
+    }
+}
+
+struct Record<'a> {
+    envelope: Fields<'a>,
+    detail: Fields<'a>,
+}
+
+impl Record<'_> {
+    fn of_iam(&self, call: &str) -> Verdict {
+        let watched = [
+            "AttachUserPolicy",
+            "AttachRolePolicy",
+            "DetachUserPolicy",
+            "PutUserPolicy",
+            "CreateAccessKey",
+            "UpdateAccessKey",
+            "DeleteAccessKey",
+        ];
+        if !watched.contains(&call) {
+            return Verdict::ignore("A record that changes no key and quarantines nobody.");
+        }
+        if self.detail.get("errorCode").is_some() {
+            return Verdict::ignore("The call was refused, so nothing has changed.");
+        }
+        let Some(asked) = self.detail.get("requestParameters").filter(|asked| asked.is_object()) else {
+            // CreateAccessKey for oneself has no parameters, and its answer says it all.
+            return if call == "CreateAccessKey" {
+                self.key_made(None)
+            } else {
+                Verdict::reject("The record has no requestParameters.")
+            };
+        };
+        match call {
+            "CreateAccessKey" => self.key_made(Some(asked)),
+            "UpdateAccessKey" | "DeleteAccessKey" => self.key_changed(call, asked),
+            _ => self.policy_changed(call, asked),
+        }
+    }
+
+    fn policy_changed(&self, call: &str, asked: Fields<'_>) -> Verdict {
+        let policy = match asked.text("policyArn") {
+            Some(arn) => managed_policy(arn),
+            None => asked.text("policyName"),
+        };
+        if !policy.is_some_and(is_quarantine) {
+            return Verdict::ignore("The policy is none that quarantines a leaked key.");
+        }
+        let role = call == "AttachRolePolicy";
+        let Some(user) = asked.text(if role { "roleName" } else { "userName" }).and_then(name) else {
+            return Verdict::reject("The record quarantines nobody that IAM could have.");
+        };
+        let (class, kind, reason) = match call {
+            "AttachRolePolicy" => (Class::SessionResolve, Kind::Role, "AWS has quarantined a role."),
+            "DetachUserPolicy" => (Class::Observe, Kind::User, "The quarantine of a user was lifted."),
+            _ => (
+                Class::ResolveUserKeys,
+                Kind::User,
+                "A user is quarantined: one of the user's keys has leaked.",
+            ),
+        };
+        Verdict::about(self.target(class, kind, None, Some(user), Severity::High), reason)
+    }
+
+    fn key_made(&self, asked: Option<Fields<'_>>) -> Verdict {
+        let made = self.detail.get("responseElements").and_then(|answer| answer.get("accessKey"));
+        let user = asked.and_then(|asked| asked.text("userName")).and_then(name);
+        let user = user.or_else(|| made.and_then(|made| made.text("userName")).and_then(name));
+        let Some(key) = made.and_then(|made| made.text("accessKeyId")).and_then(key_id) else {
+            return Verdict::reject("The record of a new key does not name it.");
+        };
+        self.observed(Some(key), user, "A key was made.")
+    }
+
+    fn key_changed(&self, call: &str, asked: Fields<'_>) -> Verdict {
+        let Some(key) = asked.text("accessKeyId").and_then(key_id) else {
+            return Verdict::reject("The record of a changed key does not name it.");
+        };
+        // Without a name the caller's own key is meant.
+        let caller =
+            || self.detail.get("userIdentity").and_then(|caller| name_in_arn(caller.text("arn")?, "user"));
+        let user = asked.text("userName").map_or_else(caller, name);
+        match (call, asked.text("status")) {
+            ("DeleteAccessKey", _) => self.observed(Some(key), user, "A key was deleted."),
+            (_, Some("Active")) if !self.is_ours() => {
+                let target = self.target(
+                    Class::RevokeAgainIfLeaked,
+                    kind_of(&key),
+                    Some(key),
+                    user,
+                    Severity::Unknown,
+                );
+                Verdict::about(target, "A key was made Active.")
+            }
+            (_, Some("Active" | "Inactive" | "Expired")) => {
+                self.observed(Some(key), user, "A key was changed.")
+            }
+            _ => Verdict::reject("The record of a changed key has no status that IAM knows."),
+        }
+    }
+
+    fn of_secrets(&self, call: &str) -> Verdict {
+        let watched = [
+            "RotationStarted",
+            "RotationSucceeded",
+            "RotationFailed",
+            "RotationAbandoned",
+            "RotateSecret",
+            "CancelRotateSecret",
+            "PutSecretValue",
+            "UpdateSecret",
+            "UpdateSecretVersionStage",
+            "DeleteSecret",
+            "RestoreSecret",
+        ];
+        if !watched.contains(&call) {
+            return Verdict::ignore("A record that changes no secret.");
+        }
+        if self.detail.get("errorCode").is_some() {
+            return Verdict::ignore("The call was refused, so nothing has changed.");
+        }
+        Verdict::of(Class::Observe, "A secret was changed or rotated.")
+    }
+
+    fn observed(
+        &self,
+        key: Option<crate::ids::AccessKeyId>,
+        user: Option<UserName>,
+        reason: &str,
+    ) -> Verdict {
+        let kind = key.as_ref().map_or(Kind::User, kind_of);
+        Verdict::about(self.target(Class::Observe, kind, key, user, Severity::Unknown), reason)
+    }
+
+    fn target(
+        &self,
+        class: Class,
+        kind: Kind,
+        key_id: Option<crate::ids::AccessKeyId>,
+        user: Option<UserName>,
+        severity: Severity,
+    ) -> Target {
+        let account = self.detail.account("recipientAccountId").or_else(|| self.envelope.account("account"));
+        Target { class, account, key_id, user, kind, source: Source::CloudTrail, severity }
+    }
+
+    /// Whether one of our Lambdas made the call: our User-Agent, in a session of a role. The User-Agent alone is
+    /// anybody's to choose, and would let a leaked key be switched on again unseen.
+    fn is_ours(&self) -> bool {
+        let agent = self.detail.text("userAgent").unwrap_or_default();
+        let run = agent
+            .split_once("app/keywheel-")
+            .map(|(_, rest)| rest.split([' ', ']']).next().unwrap_or_default());
+        let caller = self.detail.get("userIdentity");
+        let session = caller
+            .filter(|caller| caller.text("type") == Some("AssumedRole"))
+            .and_then(|caller| caller.text("arn"))
+            .and_then(|arn| arn.rsplit('/').next());
+        // A Lambda's session bears its function's name, one in a member account the run's id.
+        session.is_some_and(|session| session.starts_with("keywheel-") || Some(session) == run)
+            && run.is_some()
+    }
+}
+
+fn kind_of(key: &crate::ids::AccessKeyId) -> Kind {
+    if key.is_temporary() { Kind::Session } else { Kind::LongTerm }
+}
+
+/// The name of a policy that AWS itself manages.
+fn managed_policy(arn: &str) -> Option<&str> {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let ["arn", _, "iam", "", "aws", resource] = parts.as_slice() else { return None };
+    resource.strip_prefix("policy/")?.rsplit('/').next()
+}
+
+fn is_quarantine(policy: &str) -> bool {
+    policy.strip_prefix(QUARANTINE).is_some_and(|version| {
+        version.is_empty()
+            || version
+                .strip_prefix('V')
+                .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    })
+}

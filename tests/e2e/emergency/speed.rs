@@ -1,0 +1,125 @@
+//! How fast a leaked key is Inactive: from `PutEvents` to the read back, with nothing skipped.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_sfn::types::HistoryEvent;
+use jiff::Timestamp;
+
+use super::{Alarm, finding, put};
+use crate::cloud::{Cloud, Pair};
+use crate::requests::Request;
+use crate::run::Run;
+use crate::scene::Scene;
+use support::figures::say;
+
+/// How many findings come one after another, and how many at once.
+const ONE_BY_ONE: usize = 30;
+const AT_ONCE: usize = 20;
+
+/// One finding's way.
+struct Way {
+    whole: Duration,
+    /// By state: how long it took.
+    states: BTreeMap<String, Duration>,
+    /// The calls before the key was Inactive.
+    calls: Vec<String>,
+}
+
+fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
+fn moment(event: &HistoryEvent) -> Timestamp {
+    Timestamp::from_millisecond(event.timestamp().to_millis().unwrap()).unwrap()
+}
+
+/// How long each state of a history took, the first visit of each.
+fn shares(history: &[HistoryEvent]) -> BTreeMap<String, Duration> {
+    let mut shares = BTreeMap::new();
+    for event in history {
+        let Some(name) = event.state_entered_event_details().map(|entered| entered.name().to_owned()) else {
+            continue;
+        };
+        let left = history.iter().find(|left| {
+            left.id() > event.id()
+                && left.state_exited_event_details().is_some_and(|left| left.name() == name)
+        });
+        if let Some(left) = left {
+            shares.entry(name).or_insert_with(|| between(moment(event), moment(left)));
+        }
+    }
+    shares
+}
+
+async fn way(cloud: &Arc<Cloud>, (scene, pair): &(Scene, Pair)) -> Way {
+    let began = Timestamp::now();
+    let id = put(cloud, &finding(&pair.id, &scene.user)).await;
+    let alarm = Alarm::of_event(cloud, &id).await;
+    let [incident] = &alarm.incidents().await[..] else { panic!("not one incident") };
+    incident.reaches("DenySessions").await;
+    let doc = incident.given_to("DenySessions").await;
+    let contained: Timestamp = doc["contained_at"].as_str().unwrap().parse().unwrap();
+    assert_eq!(scene.keys().await.get(&pair.id), Some(&false));
+    let mut states = shares(&Run::of(cloud, "", &alarm.arn).history().await);
+    states.extend(shares(&incident.history().await));
+    states.retain(|name, _| ["Triage", "StartIncidents", "Contain"].contains(&name.as_str()));
+    let mut calls: Vec<Request> = incident.requests().await;
+    let off = calls.iter().position(|call| call.action == "UpdateAccessKey").unwrap();
+    calls.truncate(off + 1);
+    incident.stop().await;
+    Way { whole: between(began, contained), states, calls: calls.iter().map(Request::name).collect() }
+}
+
+fn median(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[tokio::test]
+async fn p3_a_key_is_inactive_within_seconds_one_after_another_and_twenty_at_once() {
+    let Some(cloud) = Cloud::alone().await else { return };
+    let mut subjects = Vec::new();
+    for _ in 0..ONE_BY_ONE + AT_ONCE {
+        let scene = Scene::stranger(&cloud, "leak-fast").await;
+        let pair = scene.make_key().await;
+        subjects.push((scene, pair));
+    }
+    let mut ways = Vec::new();
+    for subject in &subjects[..ONE_BY_ONE] {
+        ways.push(way(&cloud, subject).await);
+    }
+    let alone: Vec<Duration> = ways.iter().map(|way| way.whole).collect();
+    let mut running = tokio::task::JoinSet::new();
+    for subject in subjects.drain(ONE_BY_ONE..) {
+        let cloud = Arc::clone(&cloud);
+        running.spawn(async move { way(&cloud, &subject).await });
+    }
+    let together = running.join_all().await;
+    let crowd: Vec<Duration> = together.iter().map(|way| way.whole).collect();
+    ways.extend(together);
+    for state in ["Triage", "StartIncidents", "Contain"] {
+        let times: Vec<Duration> = ways.iter().filter_map(|way| way.states.get(state).copied()).collect();
+        say(&format!("{state:<16} median {:>6.0?} of {}", median(&times), times.len()));
+    }
+    let all: Vec<Duration> = [alone.clone(), crowd.clone()].concat();
+    let worst = all.iter().max().unwrap();
+    say(&format!(
+        "to Inactive read back: median {:.0?} ({ONE_BY_ONE} one after another {:.0?}, {AT_ONCE} at once {:.0?}), \
+         worst of {} {worst:.0?}",
+        median(&all),
+        median(&alone),
+        median(&crowd),
+        all.len()
+    ));
+    for way in &ways {
+        let mut calls = way.calls.clone();
+        // What may speak against it is read beside the first of the two, and counts for the switch.
+        calls.retain(|call| call != "ssm:GetParameters");
+        assert_eq!(calls, ["iam:GetAccessKeyLastUsed", "iam:UpdateAccessKey"]);
+    }
+    assert!(median(&alone) <= Duration::from_secs(1), "{alone:?}");
+    assert!(*worst <= Duration::from_secs(3), "{all:?}");
+}

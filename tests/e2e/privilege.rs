@@ -1,0 +1,187 @@
+//! Least privilege, shown: each role may do what its function needs, and nothing that nobody would miss.
+//!
+//! The roles are read as they were deployed. Every action of every statement is taken away in place, the flows
+//! that were seen to use it run again, and one of them must end worse than it did with the right. Rights whose
+//! flows do not meet are taken away together, which halves the time: a flow is only run while every right that it
+//! uses is there, but for the one in question, so that one alone can be what it fails for. And it is not enough
+//! that a flow ends otherwise: the cloud's log must show that this very call was refused.
+//!
+//! What the local cloud does not enforce (logs, traces, KMS, the roles of Step Functions and `EventBridge`) is
+//! pinned by the contract tests.
+
+#[path = "privilege/flows.rs"]
+mod flows;
+#[path = "privilege/roles.rs"]
+mod roles;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::cloud::Cloud;
+use flows::{FLOWS, Flow, Seen, follow};
+use roles::{Grant, Role, deployed};
+
+type Roles = Arc<BTreeMap<String, Role>>;
+type Baseline = Arc<Vec<Seen>>;
+
+/// A right that is to be taken away, and the flows not yet tried, the one that uses it soonest last.
+struct Trial {
+    grant: Grant,
+    flows: Vec<usize>,
+}
+
+/// Runs every flow with all rights in place.
+async fn all_flows(cloud: &Arc<Cloud>, roles: &Roles) -> Vec<Seen> {
+    let mut running = JoinSet::new();
+    for (index, flow) in FLOWS.into_iter().enumerate() {
+        let (cloud, roles) = (Arc::clone(cloud), Arc::clone(roles));
+        running.spawn(async move { (index, follow(&cloud, &roles, flow, None).await) });
+    }
+    let mut seen = running.join_all().await;
+    seen.sort_by_key(|(index, _)| *index);
+    seen.into_iter().map(|(_, seen)| seen).collect()
+}
+
+fn key(grant: &Grant) -> (String, String) {
+    (grant.function.clone(), grant.action.clone())
+}
+
+/// For every right the flows that use it. A right that none uses is one too many, or lacks its flow.
+fn trials(roles: &Roles, baseline: &Baseline) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for grant in roles.values().flat_map(Role::grants) {
+        let mut users: Vec<(Duration, usize)> = baseline
+            .iter()
+            .enumerate()
+            // Without it, the flow would not even begin.
+            .filter(|(_, seen)| !seen.needs.contains(&key(&grant)))
+            .filter_map(|(index, seen)| Some((*seen.uses.get(&key(&grant))?, index)))
+            .collect();
+        assert!(!users.is_empty(), "no flow uses {grant:?}");
+        users.sort_by_key(|user| std::cmp::Reverse(*user));
+        trials.push(Trial { grant, flows: users.into_iter().map(|(_, index)| index).collect() });
+    }
+    trials
+}
+
+/// Takes out of `waiting` as many trials as can go on beside each other: no role twice, no flow that uses another
+/// one's right.
+fn wave(waiting: &mut Vec<Trial>, baseline: &Baseline) -> Vec<Trial> {
+    let mut wave: Vec<Trial> = Vec::new();
+    let mut rest = Vec::new();
+    let uses = |trial: &Trial, right: &(String, String)| {
+        let flow = &baseline[*trial.flows.last().unwrap()];
+        flow.uses.contains_key(right) || flow.needs.contains(right)
+    };
+    for trial in waiting.drain(..) {
+        let fits = wave.iter().all(|other| {
+            other.grant.function != trial.grant.function
+                && !uses(other, &key(&trial.grant))
+                && !uses(&trial, &key(&other.grant))
+        });
+        if fits { wave.push(trial) } else { rest.push(trial) }
+    }
+    *waiting = rest;
+    wave
+}
+
+/// Whether the flow ended otherwise than it did with all rights, with the call refused.
+async fn missed(cloud: Arc<Cloud>, roles: Roles, baseline: Baseline, grant: Grant, index: usize) -> bool {
+    let (flow, known): (Flow, &Seen) = (FLOWS[index], &baseline[index]);
+    let seen = follow(&cloud, &roles, flow, Some(known)).await;
+    assert!(seen.denied.contains(&key(&grant)), "{grant:?} was not refused in {:?}: {seen:?}", flow.0);
+    seen.end != known.end
+}
+
+/// Takes the rights of a wave away, runs a flow for each, and puts them back whatever happens. What is left are
+/// the trials whose flow went on as if nothing were missing.
+async fn run(cloud: &Arc<Cloud>, roles: &Roles, baseline: &Baseline, wave: Vec<Trial>) -> Vec<Trial> {
+    let inner = (Arc::clone(cloud), Arc::clone(roles), Arc::clone(baseline));
+    let planned: Vec<(Grant, usize)> =
+        wave.iter().map(|trial| (trial.grant.clone(), *trial.flows.last().unwrap())).collect();
+    // A task of its own: where it panics, the rights still come back.
+    let result = tokio::spawn(async move {
+        let (cloud, roles, baseline) = inner;
+        let mut running = Vec::new();
+        for (grant, _) in &planned {
+            roles[&grant.function].take(&cloud, grant).await;
+        }
+        for (grant, index) in planned {
+            let (cloud, roles, baseline) = (Arc::clone(&cloud), Arc::clone(&roles), Arc::clone(&baseline));
+            running.push(tokio::spawn(missed(cloud, roles, baseline, grant, index)));
+        }
+        let mut missed = Vec::new();
+        for running in running {
+            missed.push(running.await);
+        }
+        missed
+    })
+    .await;
+    for trial in &wave {
+        roles[&trial.grant.function].restore(cloud).await;
+    }
+    let missed = result.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+    let mut survived = Vec::new();
+    for (mut trial, missed) in wave.into_iter().zip(missed) {
+        let missed = missed.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+        if !missed {
+            trial.flows.pop();
+            survived.push(trial);
+        }
+    }
+    survived
+}
+
+#[tokio::test]
+async fn every_right_of_every_role_is_missed_when_it_is_gone() {
+    let Some(cloud) = Cloud::alone().await else { return };
+    let began = Instant::now();
+    let roles: Roles = Arc::new(deployed(&cloud).await);
+    let baseline: Baseline = Arc::new(all_flows(&cloud, &roles).await);
+    for ((name, _), seen) in FLOWS.iter().zip(baseline.iter()) {
+        println!("{name}: {:?}", seen.end);
+        // With its own rights a function is refused nothing, but where the flow is made to fail.
+        assert!(seen.denied.is_empty(), "{name}: {:?}", seen.denied);
+    }
+    for function in roles.keys() {
+        let used = baseline.iter().any(|seen| seen.uses.keys().any(|(user, _)| user == function));
+        assert!(used, "no flow runs {function}");
+    }
+
+    let mut waiting = trials(&roles, &baseline);
+    let (rights, mut removals, mut waves) = (waiting.len(), 0, 0);
+    let mut unmissed: BTreeSet<Grant> = BTreeSet::new();
+    while !waiting.is_empty() {
+        let wave = wave(&mut waiting, &baseline);
+        (removals, waves) = (removals + wave.len(), waves + 1);
+        for trial in run(&cloud, &roles, &baseline, wave).await {
+            if trial.flows.is_empty() {
+                unmissed.insert(trial.grant);
+            } else {
+                println!("{:?} was not missed at first", trial.grant);
+                waiting.push(trial);
+            }
+        }
+    }
+    assert!(unmissed.is_empty(), "nothing fails without these: {unmissed:#?}");
+
+    // All is as it was, and so are the flows.
+    for role in roles.values() {
+        role.expect_unchanged(&cloud).await;
+    }
+    for ((before, after), (name, _)) in baseline.iter().zip(all_flows(&cloud, &roles).await).zip(FLOWS) {
+        assert_eq!(before.end, after.end, "{name}");
+    }
+    let (statements, actions) =
+        roles.values().map(Role::size).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    println!(
+        "{} roles, {statements} statements, {actions} actions; {rights} enforced here, {removals} removals in \
+         {waves} waves, {} flows, {:.0?}",
+        roles.len(),
+        removals + 2 * FLOWS.len(),
+        began.elapsed()
+    );
+}

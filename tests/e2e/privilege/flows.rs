@@ -1,0 +1,266 @@
+//! The flows that between them use every right of every role, each with its end and its calls.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_sdk_sfn::types::ExecutionStatus;
+use serde_json::{Value, json};
+
+use super::roles::Role;
+use crate::blocked::{delay, refusal};
+use crate::cloud::{Cloud, fresh};
+use crate::gate::Laggard;
+use crate::requests::Request;
+use crate::run::{Run, brief_but, new_id};
+use crate::scene::Scene;
+use crate::token::waiting_machine;
+
+/// How long a flow may take before it is called hanging.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A flow that has been started: the run that is looked at, and what must live until it ends.
+pub(super) struct Started {
+    scene: Option<Scene>,
+    run: Run,
+    /// The runs that led there.
+    before: Vec<Run>,
+    _laggard: Option<Laggard>,
+}
+
+type Start = fn(Arc<Cloud>) -> Pin<Box<dyn Future<Output = Started> + Send>>;
+
+/// A flow by name.
+pub(super) type Flow = (&'static str, Start);
+
+/// All flows. Which of them use which right is seen by running them.
+pub(super) const FLOWS: [Flow; 10] = [
+    ("a whole rotation, with a machine waiting", |cloud| Box::pin(whole(cloud))),
+    ("a first adoption", |cloud| Box::pin(adoption(cloud))),
+    ("a run that is blocked, with a machine waiting", |cloud| Box::pin(blocked(cloud))),
+    ("a validation that fails", |cloud| Box::pin(failed(cloud))),
+    ("an orphan that CloudTrail attributes", |cloud| Box::pin(orphan(cloud))),
+    ("a stopped run that is taken over", |cloud| Box::pin(taken_over(cloud))),
+    ("one that is taken over for the second time", |cloud| Box::pin(taken_over_again(cloud))),
+    ("a run that is taken over before it promotes", |cloud| Box::pin(taken_over_early(cloud))),
+    ("a promotion that is turned back", |cloud| Box::pin(turned_back(cloud))),
+    ("an old key that stays in use", |cloud| Box::pin(held(cloud))),
+];
+
+impl Started {
+    fn of(scene: Scene, run: Run) -> Self {
+        Self { scene: Some(scene), run, before: Vec::new(), _laggard: None }
+    }
+}
+
+/// A run that a machine of its own waits for.
+async fn awaited(cloud: &Arc<Cloud>, secret: &str) -> Run {
+    let machine = waiting_machine(cloud).await;
+    let id = new_id();
+    let input = json!({ "secret": secret, "run": id, "policy": brief_but(&json!({})) }).to_string();
+    cloud.sfn.start_execution().state_machine_arn(machine).input(input).send().await.unwrap();
+    let run = Run::known(cloud, &id);
+    let until = Instant::now() + PATIENCE;
+    while cloud.sfn.describe_execution().execution_arn(&run.arn).send().await.is_err() {
+        assert!(Instant::now() < until, "run {id} was not started");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    run
+}
+
+async fn whole(cloud: Arc<Cloud>) -> Started {
+    let (scene, _) = Scene::managed(&cloud, "right").await;
+    let run = awaited(&cloud, &scene.secret).await;
+    Started::of(scene, run)
+}
+
+async fn adoption(cloud: Arc<Cloud>) -> Started {
+    let scene = Scene::bare(&cloud, "right-first").await;
+    let run = scene.start().await;
+    Started::of(scene, run)
+}
+
+async fn blocked(cloud: Arc<Cloud>) -> Started {
+    let run = awaited(&cloud, &format!("e2e/none-{}", fresh())).await;
+    Started { scene: None, run, before: Vec::new(), _laggard: None }
+}
+
+async fn failed(cloud: Arc<Cloud>) -> Started {
+    let (scene, _) = Scene::managed(&cloud, "right-failed").await;
+    let id = new_id();
+    cloud.fault(refusal(&id, ("sts", "GetCallerIdentity"), 403, "AccessDenied")).await;
+    let run = scene.start_with(&id, json!({})).await;
+    Started::of(scene, run)
+}
+
+async fn orphan(cloud: Arc<Cloud>) -> Started {
+    let (scene, _) = Scene::managed(&cloud, "right-orphan").await;
+    let id = new_id();
+    let mut lost = delay(&id, ("iam", "CreateAccessKey"), 0);
+    (lost["when"], lost["drop"]) = (json!("after"), json!(true));
+    cloud.fault(lost).await;
+    let run = scene.start_with(&id, json!({})).await;
+    Started::of(scene, run)
+}
+
+/// A rotation that has promoted its key and has a long overlap before it.
+async fn overlapping(cloud: &Arc<Cloud>, what: &str) -> (Scene, Run) {
+    let (scene, _) = Scene::managed(cloud, what).await;
+    let run = waits_long(&scene).await;
+    (scene, run)
+}
+
+/// A run of this scene that has reached a long overlap.
+async fn waits_long(scene: &Scene) -> Run {
+    let policy = brief_but(&json!({ "overlap": "60s", "max_overlap": "60s" }));
+    let run = scene.start_with(&new_id(), json!({ "policy": policy })).await;
+    run.reaches("Overlap").await;
+    run
+}
+
+async fn taken_over(cloud: Arc<Cloud>) -> Started {
+    let (scene, first) = overlapping(&cloud, "right-over").await;
+    first.stop().await;
+    let run = scene.start().await;
+    Started { before: vec![first], ..Started::of(scene, run) }
+}
+
+async fn taken_over_again(cloud: Arc<Cloud>) -> Started {
+    let (scene, first) = overlapping(&cloud, "right-again").await;
+    first.stop().await;
+    // Taken over once already: the label of the one who did so is what the promotion has to ask about.
+    let second = waits_long(&scene).await;
+    second.stop().await;
+    let run = scene.start().await;
+    Started { before: vec![first, second], ..Started::of(scene, run) }
+}
+
+async fn taken_over_early(cloud: Arc<Cloud>) -> Started {
+    let (scene, _) = Scene::managed(&cloud, "right-early").await;
+    let first = scene.start().await;
+    first.reaches("ValidateKey").await;
+    first.stop().await;
+    let run = scene.start().await;
+    Started { before: vec![first], ..Started::of(scene, run) }
+}
+
+async fn turned_back(cloud: Arc<Cloud>) -> Started {
+    let (scene, first) = overlapping(&cloud, "right-back").await;
+    let run =
+        scene.start_with(&new_id(), json!({ "roll_back": true, "policy": brief_but(&json!({})) })).await;
+    Started { before: vec![first], ..Started::of(scene, run) }
+}
+
+async fn held(cloud: Arc<Cloud>) -> Started {
+    let (scene, old) = Scene::managed(&cloud, "right-held").await;
+    let laggard = Laggard::start(&cloud, &old);
+    let policy = brief_but(&json!({ "max_overlap": "5s" }));
+    let run = scene.start_with(&new_id(), json!({ "policy": policy })).await;
+    Started { scene: Some(scene), run, before: Vec::new(), _laggard: Some(laggard) }
+}
+
+/// How a flow ended, as far as a person or the next run can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct End {
+    status: ExecutionStatus,
+    outcome: String,
+    code: String,
+    visited: BTreeSet<String>,
+    delivered: String,
+    answered: bool,
+    callers_named: bool,
+    active_keys: usize,
+    inactive_keys: usize,
+}
+
+/// A flow's end, and the calls of its run: by function and action, the moment of the first one.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    /// The end; `None` where the flow left its known way and was stopped there.
+    pub(super) end: Option<End>,
+    /// After how long each right was first used, counted from the flow's first preparation.
+    pub(super) uses: BTreeMap<(String, String), Duration>,
+    /// What the runs that led to it used.
+    pub(super) needs: BTreeSet<(String, String)>,
+    /// What was refused for want of a right.
+    pub(super) denied: BTreeSet<(String, String)>,
+}
+
+/// Entered as often as the clock wants while a run waits for quiet; every other state has its number of visits.
+const LOOP: [&str; 4] = ["Overlap", "DeactivateKey", "AfterDeactivate", "NotifyStillInUse"];
+
+/// The way a run took: its states, and those that it came to again.
+fn path(visited: Vec<String>) -> BTreeSet<String> {
+    let mut path = BTreeSet::new();
+    for state in visited {
+        if path.contains(&state) && !LOOP.contains(&state.as_str()) {
+            path.insert(format!("{state} again"));
+        }
+        path.insert(state);
+    }
+    path
+}
+
+/// Runs a flow. Where it enters a state that `known` has not, it is stopped: it differs already.
+pub(super) async fn follow(
+    cloud: &Arc<Cloud>,
+    roles: &BTreeMap<String, Role>,
+    (name, start): Flow,
+    known: Option<&Seen>,
+) -> Seen {
+    let (began, clock) = (Instant::now(), jiff::Timestamp::now());
+    let started = start(Arc::clone(cloud)).await;
+    let run = &started.run;
+    let known = known.and_then(|seen| seen.end.as_ref()).map(|end| &end.visited);
+    let end = loop {
+        let told = cloud.sfn.describe_execution().execution_arn(&run.arn).send().await.unwrap();
+        if *told.status() != ExecutionStatus::Running {
+            break Some(end(&started).await);
+        }
+        let visited = path(run.visited().await);
+        if known.is_some_and(|known| !visited.is_subset(known)) {
+            run.stop().await;
+            break None;
+        }
+        assert!(began.elapsed() < PATIENCE, "{name} hangs: {visited:?}");
+        tokio::time::sleep(Duration::from_millis(80)).await;
+    };
+    let right = |request: &Request| {
+        let role = roles.values().find(|role| request.principal().contains(&format!("/{}/", role.name)))?;
+        Some((role.function.clone(), request.name()))
+    };
+    let (mut uses, mut denied, mut needs) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+    for request in run.requests().await {
+        let Some(right) = right(&request) else { continue };
+        let after = Duration::try_from(request.time.duration_since(clock)).unwrap_or_default();
+        if request.refused() {
+            denied.insert(right.clone());
+        }
+        uses.entry(right).or_insert(after);
+    }
+    for before in &started.before {
+        needs.extend(before.requests().await.iter().filter_map(right));
+    }
+    Seen { end, uses, needs, denied }
+}
+
+async fn end(started: &Started) -> End {
+    let (ended, visited) = (started.run.end().await, started.run.visited().await);
+    let keys = match &started.scene {
+        Some(scene) => scene.keys().await,
+        None => BTreeMap::new(),
+    };
+    let named = |gate: &Value| gate["callers"].as_array().is_some_and(|callers| !callers.is_empty());
+    End {
+        status: ended.status.clone(),
+        outcome: ended.outcome().to_owned(),
+        code: ended.text("/why/code").to_owned(),
+        visited: path(visited),
+        delivered: ended.text("/delivery").to_owned(),
+        answered: ended.doc["answered"] == true,
+        callers_named: named(&ended.doc["gate"]) && ended.why().contains("Seen: "),
+        active_keys: keys.values().filter(|active| **active).count(),
+        inactive_keys: keys.values().filter(|active| !**active).count(),
+    }
+}

@@ -1,0 +1,176 @@
+//! P3: a leaked key ends Inactive, whatever else is on fire.
+
+use jiff::SignedDuration;
+use keywheel::notice::NoticeKind;
+use keywheel::rotation::{Delivery, Outcome};
+use support::alarm::finding;
+use support::faults::{Fault, Kind, Plan};
+use support::world::{USER, World, hours};
+
+use crate::{minutes, on_topic};
+
+#[tokio::test(start_paused = true)]
+async fn p3_nothing_that_fails_beside_it_keeps_a_key_from_being_contained() {
+    let world = World::leaked();
+    let key = world.current_key();
+    let started = world.fake.state().now();
+    world.fake.state().denied.extend(
+        [
+            "secretsmanager:DescribeSecret",
+            "secretsmanager:GetSecretValue",
+            "secretsmanager:ListSecrets",
+            "sns:Publish",
+            "events:PutEvents",
+            "cloudtrail:LookupEvents",
+            "states:StartExecution",
+            "ssm:GetParameters",
+            "ssm:PutParameter",
+            "iam:GetUser",
+            "sts:GetAccessKeyInfo",
+        ]
+        .map(str::to_owned),
+    );
+    let alarm = world.alarm(finding(&key, USER)).await;
+    let incident = alarm.incident();
+    incident.expect(Outcome::Contained, "Contained");
+    let contained = incident.doc.contained_at.unwrap();
+    assert!(contained.duration_since(started) < SignedDuration::from_secs(1), "{contained}");
+    for what in ["ssm:GetParameters", "ssm:PutParameter", "iam:GetUser"] {
+        assert!(incident.text().contains(what), "{what} is not among what failed: {}", incident.text());
+    }
+    assert_eq!(incident.doc.delivery, Delivery::GaveUp);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_a_store_and_a_rotation_that_cannot_be_started_are_told() {
+    for (call, said) in
+        [("secretsmanager:DescribeSecret", "DescribeSecret"), ("states:StartExecution", "StartExecution")]
+    {
+        let world = World::leaked();
+        let key = world.current_key();
+        world.fake.state().denied.insert(call.into());
+        let alarm = world.alarm(finding(&key, USER)).await;
+        let incident = alarm.incident();
+        incident.expect(Outcome::Contained, "Contained");
+        assert!(incident.text().contains(said), "{}", incident.text());
+        assert!(alarm.rotations.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_an_incident_that_cannot_be_started_is_contained_by_the_emergency_itself() {
+    let world = World::leaked();
+    let key = world.current_key();
+    world.fake.state().plan = Plan::new([Fault::within("StartIncident", 0, Kind::Refused).for_good()]);
+    let alarm = world.alarm(finding(&key, USER)).await;
+    assert!(alarm.incidents.is_empty());
+    assert!(!world.is_active(&key));
+    assert!(on_topic(&world, NoticeKind::Contained) > 0, "{:?}", world.fake.state().topic);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_incident_whose_start_is_lost_is_started_once() {
+    for kind in Kind::ALL {
+        let world = World::leaked();
+        let key = world.current_key();
+        world.fake.state().plan = Plan::new([Fault::on("states:StartExecution", kind)]);
+        let alarm = world.alarm(finding(&key, USER)).await;
+        alarm.incident().expect(Outcome::Contained, "Contained");
+        assert!(!alarm.walk.states().contains(&"ContainHere"), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_while_iam_refuses_the_user_is_denied_everything() {
+    let world = World::leaked();
+    let key = world.current_key();
+    let bystander = world.stranger("bob");
+    world.fake.state().denied.insert("iam:UpdateAccessKey".into());
+    let watch = async {
+        tokio::time::sleep(minutes(2)).await;
+        assert!(world.is_active(&key) && world.fake.state().denies_keys(USER));
+        assert!(on_topic(&world, NoticeKind::NotContained) > 0, "nobody was told");
+        tokio::time::sleep(minutes(58)).await;
+        assert!(world.is_active(&key) && world.fake.state().denies_keys(USER));
+        // The event names another user; the deny goes by IAM's word.
+        assert_eq!(world.policies("bob"), Vec::<String>::new());
+        world.fake.state().denied.clear();
+        tokio::time::sleep(minutes(16)).await;
+        assert!(!world.is_active(&key), "contained as soon as IAM allows it");
+        let state = world.fake.state();
+        assert!(!state.denies_keys(USER), "the stop-gap is still there");
+        assert!(state.denies_session(USER, state.ago(hours(1))));
+    };
+    let (alarm, ()) = tokio::join!(world.alarm(finding(&key, "bob")), watch);
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    assert!(world.is_active(&bystander));
+    world.assert_replaced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_replies_are_lost_is_inactive_all_the_same_and_denies_nobody_else() {
+    for kind in [Kind::LostAfter, Kind::GarbledAfter, Kind::TimeoutAfter] {
+        let world = World::leaked();
+        world.consumer();
+        let key = world.current_key();
+        world.fake.state().plan = Plan::new([Fault::on("iam:UpdateAccessKey", kind).for_good()]);
+        let alarm = world.alarm(finding(&key, USER)).await;
+        alarm.incident().expect(Outcome::Contained, "Contained");
+        assert!(!alarm.incident().walk.states().contains(&"StopGap"), "{kind:?}");
+        world.assert_replaced();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_a_key_that_shows_late_as_inactive_is_waited_for() {
+    for lag in [3, 8, 12, 40] {
+        let world = World::leaked();
+        world.consumer();
+        let key = world.current_key();
+        {
+            let mut state = world.fake.state();
+            state.options.list_lag = std::time::Duration::from_secs(lag);
+            state.options.dies_after = std::time::Duration::from_secs(4);
+            state.options.valid_after = std::time::Duration::from_secs(8);
+        }
+        let alarm = world.alarm(finding(&key, USER)).await;
+        alarm.incident().expect(Outcome::Contained, "Contained");
+        world.assert_replaced();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_a_parameter_store_that_hangs_delays_nothing() {
+    let world = World::leaked();
+    let key = world.current_key();
+    let started = world.fake.state().now();
+    world.fake.state().standing = Plan::new([Fault::on("ssm:GetParameters", Kind::TimeoutBefore).for_good()]);
+    let alarm = world.alarm(finding(&key, USER)).await;
+    let incident = alarm.incident();
+    incident.expect(Outcome::Contained, "Contained");
+    let contained = incident.doc.contained_at.unwrap();
+    assert!(contained.duration_since(started) < SignedDuration::from_secs(4), "{contained}");
+    assert!(incident.text().contains("no answer came in time"), "{}", incident.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_a_leaked_key_made_active_is_contained_though_iam_lists_nothing() {
+    let world = World::leaked();
+    let key = world.current_key();
+    world.alarm(finding(&key, USER)).await;
+    world.switch_key(&key, true);
+    {
+        let mut state = world.fake.state();
+        let now = state.now();
+        state.deeds.push((now, "somebody made the leaked key Active".into()));
+    }
+    // Whether the repeated finding is about a key that still is Inactive cannot be seen.
+    world.fake.state().standing = Plan::new([Fault::on("iam:ListAccessKeys", Kind::Refused).times(2)]);
+    let started = world.fake.state().now();
+    world.alarm(finding(&key, USER)).await;
+    assert!(!world.is_active(&key));
+    let state = world.fake.state();
+    let first = state.key(&key).unwrap().1.changes.iter().find(|(at, active)| *at >= started && !active);
+    let took = first.unwrap().0.duration_since(started);
+    assert!(took < SignedDuration::from_secs(2), "{took:?}");
+}

@@ -1,0 +1,188 @@
+//! Every call of an alarm fails in every way, one after the other, and the leaked key still ends Inactive.
+//!
+//! The calls are counted, not named: a new one is covered the day it is written. One that fails for good does so
+//! for six hours: then somebody has mended it. Meanwhile a key that is still Active was told of.
+
+use std::time::Duration;
+
+use keywheel::notice::NoticeKind;
+use keywheel::rotation::Outcome;
+use support::alarm::{Alarm, finding};
+use support::fake::Maker;
+use support::faults::{Fault, Kind, Plan};
+use support::figures::say;
+use support::world::{USER, World, hours};
+
+use crate::{minutes, on_topic};
+
+/// What is disturbed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scene {
+    /// The managed user's current key leaks.
+    Current,
+    /// A thief mints another key in the gap, and makes the leaked one Active.
+    Gap,
+    /// The user's inline policies are full.
+    Full,
+}
+
+/// Mends what is broken, six hours after it first broke.
+async fn mend(world: &World) -> ! {
+    let mut since = Duration::ZERO;
+    loop {
+        tokio::time::sleep(minutes(10)).await;
+        let fired = world.fake.state().plan.fired() > 0;
+        since += if fired { minutes(10) } else { Duration::ZERO };
+        if since >= hours(6) {
+            world.fake.state().plan = Plan::default();
+            since = Duration::ZERO;
+        }
+    }
+}
+
+/// Says which case it was, where a promise breaks inside.
+struct Case<'a>(&'a str);
+
+impl Drop for Case<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            say(&format!("in the case of {}", self.0));
+        }
+    }
+}
+
+/// Plays the scene with one fault; the call that was hit, if one was.
+async fn play(scene: Scene, fault: Fault, case: &str) -> Option<String> {
+    let named = format!("{scene:?}, {case}");
+    let _case = Case(&named);
+    let world = World::leaked();
+    world.consumer();
+    let key = world.current_key();
+    if scene == Scene::Full {
+        world.fake.state().fill_inline(USER, 100);
+    }
+    world.fake.state().plan = Plan::new([fault]);
+    let thief = async {
+        if scene == Scene::Gap {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            world.fake.state().add_key(USER, Maker::Stranger);
+            world.switch_key(&key, true);
+        }
+        tokio::time::sleep(minutes(30)).await;
+        let told = on_topic(&world, NoticeKind::NotContained) > 0 || scene == Scene::Gap;
+        assert!(!world.is_active(&key) || told, "{case}: Active for half an hour, and nobody was told");
+    };
+    let alarm = async { tokio::join!(world.alarm(finding(&key, USER)), thief) };
+    let (alarm, ()) = tokio::select! {
+        biased;
+        done = alarm => done,
+        never = mend(&world) => never,
+    };
+    let hit = world.fake.state().calls.iter().find(|call| call.fault.is_some()).cloned();
+    let case = format!("{scene:?}, {case}, {:?}", hit.as_ref().map(|call| (&call.name, &call.function)));
+    ends_well(&world, &key, &alarm, &case);
+    hit.map(|call| call.name)
+}
+
+fn ends_well(world: &World, key: &str, alarm: &Alarm, case: &str) {
+    if alarm.incidents.is_empty() && case.starts_with("Gap") {
+        // Where not even the incident could be started, nobody looks again; people were told so.
+        assert!(on_topic(world, NoticeKind::Contained) > 0, "{case}");
+        return;
+    }
+    assert!(!world.is_active(key), "{case}: {:?}", alarm.walk.states());
+    for incident in &alarm.incidents {
+        let states = || incident.walk.states().join(" ");
+        assert_eq!(incident.doc.outcome, Some(Outcome::Contained), "{case}: {}", states());
+    }
+    let told_minted = on_topic(world, NoticeKind::KeyMinted) > 0 && case.contains("lasting: true");
+    let state = world.fake.state();
+    let minted = state.users[USER].keys.iter().filter(|key| key.maker == Maker::Stranger);
+    // Whether it is one of ours was not known for hours: then it is for people.
+    assert!(told_minted || minted.into_iter().all(|key| !key.is_active()), "{case}: a minted key is Active");
+    assert!(!state.denies_keys(USER), "{case}: the user is denied everything");
+    assert!(
+        !state.users[USER].inline.keys().any(|name| name.starts_with("keywheel-"))
+            || alarm.incidents.is_empty(),
+        "{case}: {:?}",
+        state.users[USER].inline.keys()
+    );
+    drop(state);
+    if world.current_key() == *key {
+        // A failure that passes keeps nobody waiting. A refusal, one that lasts, or a slot that the thief holds is told.
+        let needs_people = ["lasting: true", "Refused", "Gap"].iter().any(|word| case.contains(word));
+        assert!(needs_people, "{case}: not replaced");
+        let said = alarm.incidents.iter().any(|incident| {
+            incident.told(NoticeKind::Replacement) || incident.text().contains("On the way failed")
+        });
+        let by_run = alarm.rotations.iter().any(|run| run.outcome().is_some() || run.walk.status == "FAILED");
+        assert!(said || by_run || alarm.incidents.is_empty(), "{case}: not replaced, and nobody was told");
+    }
+    world.assert_promises();
+}
+
+async fn every_call(scene: Scene, kind: Kind, lasting: bool) {
+    for number in 0.. {
+        let fault = Fault::at(number, kind);
+        let fault = if lasting { fault.for_good() } else { fault };
+        let case = format!("call {number}, {kind:?}, lasting: {lasting}");
+        if play(scene, fault, &case).await.is_none() {
+            assert!(number > 40, "an alarm makes more calls than {number}");
+            return;
+        }
+        assert!(number < 250, "the alarm does not end");
+    }
+}
+
+macro_rules! every_failed_call_of_an_alarm_ends_well {
+    ($($name:ident: $kind:ident),*) => {
+        mod every_failed_call_of_an_alarm_ends_well {
+            mod once {
+                use super::super::{Kind, Scene, every_call};
+                $(#[tokio::test(start_paused = true)]
+                async fn $name() { every_call(Scene::Current, Kind::$kind, false).await; })*
+            }
+            mod for_good {
+                use super::super::{Kind, Scene, every_call};
+                $(#[tokio::test(start_paused = true)]
+                async fn $name() { every_call(Scene::Current, Kind::$kind, true).await; })*
+            }
+        }
+    };
+}
+
+every_failed_call_of_an_alarm_ends_well! {
+    refused: Refused,
+    throttled: Throttled,
+    lost_before: LostBefore,
+    lost_after: LostAfter,
+    error_before: ErrorBefore,
+    garbled_after: GarbledAfter,
+    timeout_before: TimeoutBefore,
+    timeout_after: TimeoutAfter,
+    killed_before: KilledBefore,
+    killed_after: KilledAfter
+}
+
+/// The other ways through the machines, under the faults that a retry does not simply absorb.
+macro_rules! every_failed_call_of_another_way_ends_well {
+    ($($name:ident: $scene:ident),*) => {
+        mod every_failed_call_of_another_way_ends_well {
+            use super::{Kind, Scene, every_call};
+            $(mod $name {
+                use super::{Kind, Scene, every_call};
+                #[tokio::test(start_paused = true)]
+                async fn refused_for_good() { every_call(Scene::$scene, Kind::Refused, true).await; }
+                #[tokio::test(start_paused = true)]
+                async fn lost_after_for_good() { every_call(Scene::$scene, Kind::LostAfter, true).await; }
+                #[tokio::test(start_paused = true)]
+                async fn killed_after() { every_call(Scene::$scene, Kind::KilledAfter, false).await; }
+            })*
+        }
+    };
+}
+
+every_failed_call_of_another_way_ends_well! {
+    gap: Gap,
+    full: Full
+}

@@ -1,0 +1,225 @@
+//! Whose credential it is: by IAM's word, never by the event's.
+
+use keywheel::incident::Course;
+use keywheel::notice::NoticeKind;
+use keywheel::rotation::Outcome;
+use serde_json::{Value, json};
+use support::alarm::{finding, report};
+use support::world::{USER, World, hours};
+
+use crate::{minutes, on_topic, path_to_inactive, writes};
+
+#[tokio::test(start_paused = true)]
+async fn a_key_of_a_user_that_is_not_managed_is_contained_as_well() {
+    let world = World::leaked();
+    let key = world.stranger("alice");
+    world.leak(&key);
+    let alarm = world.alarm(finding(&key, "alice")).await;
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    assert!(!world.is_active(&key) && world.is_active(&world.current_key()));
+    assert_eq!(path_to_inactive(&world).0.len(), 2);
+    assert!(alarm.rotations.is_empty(), "nothing of a stranger's is replaced");
+    assert_eq!(world.policies("alice"), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_owner_is_whom_iam_names() {
+    let world = World::leaked();
+    let bystander = world.stranger("bob");
+    let key = world.current_key();
+    let watch = async {
+        tokio::time::sleep(minutes(10)).await;
+        assert_eq!(world.policies("bob"), Vec::<String>::new());
+    };
+    let (alarm, ()) = tokio::join!(world.alarm(finding(&key, "bob")), watch);
+    let incident = alarm.incident();
+    incident.expect(Outcome::Contained, "Contained");
+    assert_eq!(incident.doc.user.as_ref().unwrap().as_str(), USER);
+    assert!(!world.is_active(&key) && world.is_active(&bystander));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_iam_does_not_tell_the_owner_the_events_own_pair_is_tried() {
+    let world = World::leaked();
+    let key = world.current_key();
+    world.fake.state().denied.insert("iam:GetAccessKeyLastUsed".into());
+    let alarm = world.alarm(finding(&key, USER)).await;
+    let incident = alarm.incident();
+    incident.expect(Outcome::Contained, "Contained");
+    assert!(!world.is_active(&key));
+    assert!(incident.text().contains("iam:GetAccessKeyLastUsed"), "{}", incident.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_does_not_match_is_never_touched() {
+    let world = World::leaked();
+    let key = world.current_key();
+    let bystander = world.stranger("bob");
+    world.fake.state().denied.insert("iam:GetAccessKeyLastUsed".into());
+    let watch = async {
+        tokio::time::sleep(hours(2)).await;
+        assert_eq!(world.policies("bob"), Vec::<String>::new());
+        assert!(world.is_active(&bystander) && world.is_active(&key));
+        assert!(on_topic(&world, NoticeKind::NotContained) > 0, "nobody was told");
+        world.fake.state().denied.clear();
+        tokio::time::sleep(minutes(16)).await;
+        assert!(!world.is_active(&key), "contained as soon as IAM tells");
+    };
+    let (alarm, ()) = tokio::join!(world.alarm(finding(&key, "bob")), watch);
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    assert!(world.is_active(&bystander));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_credentials_of_which_one_is_malformed() {
+    let world = World::leaked();
+    let mut keys = Vec::new();
+    for number in 0..99 {
+        let key = world.stranger(&format!("user-{number}"));
+        world.leak(&key);
+        keys.push(key);
+    }
+    let mut entities: Vec<Value> = keys.iter().map(|key| json!({"entityValue": key})).collect();
+    entities.insert(40, json!({"entityValue": "no key; drop table"}));
+    let event = json!({
+        "id": "health-1", "source": "aws.health", "detail-type": "AWS Health Event",
+        "detail": {
+            "service": "RISK", "eventTypeCode": "AWS_RISK_CREDENTIALS_EXPOSED", "eventTypeCategory": "issue",
+            "affectedAccount": "111122223333", "affectedEntities": entities,
+        },
+    });
+    let alarm = world.alarm(event).await;
+    assert_eq!(alarm.incidents.len(), 99);
+    for incident in &alarm.incidents {
+        incident.expect(Outcome::Contained, "Contained");
+    }
+    assert!(keys.iter().all(|key| !world.is_active(key)));
+    assert!(alarm.alert().reason.contains('1'), "{}", alarm.alert().reason);
+    assert!(world.is_active(&world.current_key()), "a key that the event does not name");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_of_another_account_is_told_and_not_touched() {
+    let world = World::leaked();
+    let key = "AKIA9999FOREIGN00001";
+    world.fake.state().foreign.insert(key.into(), "999988887777".into());
+    // The event says that it is ours, and the user's name is one of ours.
+    let alarm = world.alarm(finding(key, USER)).await;
+    let incident = alarm.incident();
+    incident.expect(Outcome::Blocked, "ForeignAccount");
+    assert!(incident.text().contains("999988887777"), "{}", incident.text());
+    assert_eq!(writes(&world), Vec::<String>::new());
+    assert_eq!(on_topic(&world, NoticeKind::Ended), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_nobody_knows_is_gone() {
+    let world = World::leaked();
+    world.alarm(finding("AKIANOBODYKNOWSME000", USER)).await.incident().expect(Outcome::Blocked, "KeyGone");
+    let key = world.stranger("alice");
+    world.leak(&key);
+    let now = world.fake.state().now();
+    world.fake.state().key_mut(&key).deleted = Some(now);
+    world.alarm(finding(&key, "alice")).await.incident().expect(Outcome::Blocked, "KeyGone");
+    assert_eq!(writes(&world), Vec::<String>::new());
+}
+
+fn finding_of(key: &str, kind: &str, name: &str) -> Value {
+    let mut event = finding(key, name);
+    event["detail"]["resource"]["accessKeyDetails"]["userType"] = json!(kind);
+    event
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_root_and_roles_are_told_by_their_names_and_not_touched() {
+    let world = World::leaked();
+    let root = finding_of("AKIAROOTSOWNKEY00000", "Root", "Root");
+    world.alarm(root).await.incident().expect(Outcome::Blocked, "Root");
+    let role = finding_of("ASIAROLESSESSION0000", "AssumedRole", "worker");
+    world.alarm(role).await.incident().expect(Outcome::Blocked, "RoleSession");
+    assert_eq!(writes(&world), Vec::<String>::new());
+    assert_eq!(on_topic(&world, NoticeKind::Ended), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_users_session_is_denied_and_a_person_finds_its_key() {
+    let world = World::leaked();
+    let key = world.current_key();
+    let issued = world.fake.state().now();
+    let watch = async {
+        tokio::time::sleep(minutes(10)).await;
+        let state = world.fake.state();
+        assert!(state.denies_session(USER, issued) && !state.denies_keys(USER));
+    };
+    let event = finding_of("ASIAUSERSSESSION0000", "IAMUser", USER);
+    let (alarm, ()) = tokio::join!(world.alarm(event), watch);
+    let incident = alarm.incident();
+    incident.expect(Outcome::Contained, "SessionDenied");
+    assert!(incident.doc.why.as_ref().unwrap().remedy.contains(&key), "{:?}", incident.doc.why);
+    assert!(world.is_active(&key), "which key minted it is not known");
+    assert_eq!(world.policies(USER), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_detectors_sample_is_told_and_changes_nothing() {
+    let world = World::leaked();
+    let mut sample = finding(&world.current_key(), USER);
+    sample["detail"]["service"]["additionalInfo"] = json!({"sample": true});
+    let alarm = world.alarm(sample).await;
+    assert_eq!(alarm.alert().course, Course::Tell);
+    assert!(alarm.incidents.is_empty() && world.is_active(&world.current_key()));
+    assert_eq!(writes(&world), Vec::<String>::new());
+    assert_eq!(on_topic(&world, NoticeKind::Event), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_understood_is_loud_and_changes_nothing() {
+    let world = World::leaked();
+    for event in
+        [json!({}), json!({"source": "keywheel.leak", "detail-type": "Leaked Access Key", "detail": {}})]
+    {
+        let alarm = world.alarm(event).await;
+        assert_eq!((alarm.walk.status, alarm.alert().course), ("FAILED", Course::Reject));
+        assert_eq!(alarm.walk.error.as_ref().unwrap().error, "Keywheel.Rejected");
+    }
+    assert_eq!((writes(&world).len(), on_topic(&world, NoticeKind::Event)), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_says_so_once_and_starts_nothing() {
+    let world = World::leaked();
+    let key = world.current_key();
+    let again = async {
+        tokio::time::sleep(hours(6)).await;
+        let (before, told) = (writes(&world), on_topic(&world, NoticeKind::Ended));
+        let alarm = world.alarm(finding(&key, USER)).await;
+        alarm.incident().expect(Outcome::Contained, "AlreadyContained");
+        assert_eq!(alarm.incident().doc.notices.len(), 1);
+        assert!(alarm.rotations.is_empty());
+        assert_eq!((writes(&world), on_topic(&world, NoticeKind::Ended)), (before, told + 1));
+    };
+    let (alarm, ()) = tokio::join!(world.alarm(finding(&key, USER)), again);
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    world.assert_replaced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_reports_over_the_bus_than_the_policy_allows_are_held() {
+    let world = World::leaked();
+    let keys: Vec<String> = (0..30).map(|number| world.stranger(&format!("user-{number}"))).collect();
+    for key in &keys {
+        world.leak(key);
+    }
+    let alarm = world.alarm(report(keys.iter().map(String::as_str))).await;
+    for incident in &alarm.incidents {
+        incident.expect(Outcome::Blocked, "Braked");
+    }
+    assert!(keys.iter().all(|key| world.is_active(key)));
+    assert_eq!(on_topic(&world, NoticeKind::Ended), 30);
+    // What AWS itself finds is never braked.
+    world.alarm(finding(&keys[0], "user-0")).await.incident().expect(Outcome::Contained, "Contained");
+    // A single report is acted on.
+    tokio::time::sleep(hours(1)).await;
+    let alarm = world.alarm(report([keys[1].as_str()])).await;
+    alarm.incident().expect(Outcome::Contained, "Contained");
+}

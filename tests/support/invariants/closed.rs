@@ -1,0 +1,121 @@
+//! P6: what a step could not read is no permission.
+//!
+//! A step's writes are held against what the same invocation was last answered. It does not matter what the step
+//! made of an answer: after a refused, lost or throttled look, or one page of several, it may not take a key away
+//! or move a label.
+
+use std::collections::BTreeMap;
+
+use keywheel::policy::WhenStillInUse;
+use keywheel::rotation::{Reason, Request as Input};
+
+use crate::fake::{Call, Request, State};
+
+/// By invocation, the last answer to each call.
+pub(super) type Reads = BTreeMap<u64, BTreeMap<String, Answer>>;
+
+/// How a look ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It was answered to the end.
+    Whole,
+    /// There are more pages.
+    Part,
+    /// It was not answered.
+    None,
+    /// The switch was read and does not say live.
+    NotLive,
+}
+
+/// Remembers how a call ended for its caller.
+pub(super) fn note(state: &mut State, request: &Request, call: &Call) {
+    let Some(invocation) = call.invocation else { return };
+    let made = &state.calls[call.index];
+    let known = made.status == 200
+        // There is no such secret, version, parameter or user: an answer like any other.
+        || made.code.as_deref().is_some_and(|code| {
+            ["ResourceNotFoundException", "ParameterNotFound", "NoSuchEntity"].contains(&code)
+        });
+    let answer = if !known || made.fault.is_some() {
+        Answer::None
+    } else if made.truncated {
+        Answer::Part
+    } else if request.action == "GetParameter" && !is_live(state, request.text("Name")) {
+        Answer::NotLive
+    } else {
+        Answer::Whole
+    };
+    state.watch.reads.entry(invocation).or_default().insert(request.name(), answer);
+}
+
+fn is_live(state: &State, parameter: &str) -> bool {
+    state.parameters.get(parameter).is_some_and(|mode| mode == "live")
+}
+
+/// What must have been read before a write of a function: its calls, and whether a leak or the owner's word
+/// does without.
+fn needed(state: &State, function: &str, write: &str, request: &Request) -> Vec<(&'static str, bool)> {
+    let needed: &[_] = match (function, write) {
+        ("create-key", "iam:CreateAccessKey") => &[
+            ("ssm:GetParameter", false),
+            ("iam:ListAccessKeys", false),
+            ("secretsmanager:GetSecretValue", false),
+        ],
+        ("create-key", "secretsmanager:PutSecretValue")
+        | ("promote-key", "secretsmanager:UpdateSecretVersionStage") => &[("ssm:GetParameter", false)],
+        ("deactivate-key", "iam:UpdateAccessKey") if request.text("Status") == "Inactive" => &[
+            ("ssm:GetParameter", false),
+            ("secretsmanager:DescribeSecret", false),
+            ("iam:ListAccessKeys", false),
+            ("secretsmanager:ListSecrets", is_leaked(state, request)),
+            ("iam:GetAccessKeyLastUsed", true),
+        ],
+        ("delete-key", "iam:DeleteAccessKey") => &[
+            ("ssm:GetParameter", false),
+            ("secretsmanager:DescribeSecret", false),
+            ("iam:ListAccessKeys", false),
+            ("iam:GetAccessKeyLastUsed", false),
+        ],
+        // A key that no event names is taken for part of a leak only after a look at all of them.
+        ("contain", "iam:UpdateAccessKey") if !is_leaked(state, request) => &[("iam:ListAccessKeys", false)],
+        ("deny-sessions", "iam:DeleteUserPolicy") if !request.text("PolicyName").contains("stop-gap") => {
+            &[("iam:GetUserPolicy", false)]
+        }
+        ("roll-back", "iam:DeleteAccessKey") => {
+            &[("secretsmanager:DescribeSecret", false), ("iam:ListAccessKeys", false)]
+        }
+        _ => &[],
+    };
+    needed.to_vec()
+}
+
+/// A leaked key goes whoever else may hold it.
+fn is_leaked(state: &State, request: &Request) -> bool {
+    state.watch.leaked.contains(request.text("AccessKeyId"))
+}
+
+pub(super) fn unknown_is_no_permission(
+    state: &State,
+    request: &Request,
+    call: &Call,
+    broken: &mut Vec<String>,
+) {
+    let (Some(function), Some(invocation)) = (&call.function, call.invocation) else { return };
+    let nothing = BTreeMap::new();
+    let reads = state.watch.reads.get(&invocation).unwrap_or(&nothing);
+    for (read, by_word) in needed(state, function, &call.name, request) {
+        let answer = reads.get(read).copied().unwrap_or(Answer::None);
+        if answer != Answer::Whole && !(by_word && does_without(state, call)) {
+            broken.push(format!("P6: {read} was answered {answer:?}, and yet the step wrote"));
+        }
+    }
+}
+
+/// Whether the run's input says that it waits for nobody.
+fn does_without(state: &State, call: &Call) -> bool {
+    let execution = call.run.and_then(|run| state.execution_of(run));
+    let input = execution.and_then(|execution| serde_json::from_str::<Input>(&execution.input).ok());
+    input.is_some_and(|input| {
+        input.reason == Reason::Leaked || input.policy.when_still_in_use == Some(WhenStillInUse::Deactivate)
+    })
+}

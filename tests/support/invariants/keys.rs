@@ -1,0 +1,148 @@
+//! P1, P2, P3 and P8: what may become of keys.
+
+use jiff::SignedDuration;
+use keywheel::rotation::{Reason, Request as Input};
+
+use super::{Before, current_is_good, labels};
+use crate::fake::{Call, Maker, Request, State};
+
+/// P2, for the two calls that could take a key away.
+pub(super) fn nothing_of_a_strangers(
+    state: &State,
+    request: &Request,
+    call: &Call,
+    before: &Before,
+    broken: &mut Vec<String>,
+) {
+    let name = request.name();
+    let delete = name == "iam:DeleteAccessKey";
+    if !delete && (name != "iam:UpdateAccessKey" || request.text("Status") != "Inactive") {
+        return;
+    }
+    let Some((_, key)) = state.key(request.text("AccessKeyId")) else { return };
+    let watch = &state.watch;
+    let retired = watch.retired.contains(&key.id);
+    let leaked = watch.leaked.contains(&key.id);
+    if call.function.as_deref() == Some("contain") {
+        // Which keys that function may touch is a question of the leak, not of whose they are.
+        return;
+    }
+    if key.maker == Maker::Stranger && !retired && !key.was_current {
+        broken.push(format!("P2: {name} on a stranger's key {}", key.id));
+    }
+    if before.labels.iter().any(|labels| labels.current.as_deref() == Some(&*key.id)) && !leaked {
+        broken.push(format!("P1: {name} on the key that AWSCURRENT names, {}", key.id));
+    }
+    if let Maker::Run(maker) = key.maker
+        && !key.was_current
+        && Some(maker) != call.run
+        && state.is_running(maker)
+    {
+        broken.push(format!("P2: {name} on key {} of run {maker}, which is at work", key.id));
+    }
+    if !delete {
+        return;
+    }
+    if key.changes.last().is_some_and(|(_, active)| *active) {
+        broken.push(format!("P2: an Active key was deleted, {}", key.id));
+    }
+    // A rotation that knew of no leak has superseded its key like any other.
+    if leaked && replaced_as_leaked(state).is_some() {
+        broken.push(format!("P2: a leaked key was deleted, {}", key.id));
+    }
+    // What people switched on and off again between two looks leaves no trace but uses.
+    let ours = state.calls.iter().rfind(|call| {
+        call.name == "iam:UpdateAccessKey"
+            && call.status == 200
+            && call.params["AccessKeyId"] == *key.id
+            && call.params["Status"] == "Inactive"
+    });
+    let since = ours.filter(|_| watch.by_people.contains(&key.id)).map_or(key.changed(), |call| call.at);
+    let inactive_for = state.now().duration_since(since);
+    if (key.was_current || retired) && inactive_for < SignedDuration::try_from(watch.grace).unwrap() {
+        broken.push(format!("P2: key {} was deleted after {inactive_for:#} of grace", key.id));
+    }
+}
+
+/// P3: what is contained stays contained.
+pub(super) fn a_leaked_key_stays_off(state: &State, request: &Request, broken: &mut Vec<String>) {
+    let key = request.text("AccessKeyId");
+    if request.name() == "iam:UpdateAccessKey"
+        && request.text("Status") == "Active"
+        && state.watch.leaked.contains(key)
+    {
+        broken.push(format!("P3: the leaked key {key} was made Active"));
+    }
+}
+
+/// The promotion by which a run that was started for a leak replaced the key.
+pub fn replaced_as_leaked(state: &State) -> Option<&Call> {
+    let promotion = |call: &&Call| {
+        call.name == "secretsmanager:UpdateSecretVersionStage"
+            && call.status == 200
+            && call.params["VersionStage"] == "AWSCURRENT"
+    };
+    let for_leak = |call: &&Call| {
+        let execution = call.run.and_then(|run| state.execution_of(run));
+        let input = execution.and_then(|execution| serde_json::from_str::<Input>(&execution.input).ok());
+        input.is_some_and(|input| input.reason == Reason::Leaked)
+    };
+    state.calls.iter().filter(promotion).rfind(for_leak)
+}
+
+/// P3: what nothing stands against is done. Nothing failed, nobody interfered, the replacement is in place: then
+/// the leaked key does not stay Active for two hours (a pause of one is no fault).
+pub(super) fn a_leaked_key_goes_soon(state: &State, broken: &mut Vec<String>) {
+    let current = state.secrets.iter().filter_map(crate::fake::Secret::current_key).collect::<Vec<_>>();
+    let Some(key) = state.leaked_and_active().filter(|key| !current.contains(key)) else { return };
+    let replaced = replaced_as_leaked(state);
+    let undisturbed = state.deeds.is_empty() && state.calls.iter().all(|call| call.fault.is_none());
+    if let Some(replaced) = replaced.filter(|_| undisturbed)
+        && state.now().duration_since(replaced.at) > SignedDuration::from_hours(2)
+    {
+        broken.push(format!("P3: the leaked key {key} is Active two hours after its replacement"));
+    }
+}
+
+/// P8: as long as a superseded key exists, AWSPREVIOUS leads back to it. What people did to the labels before
+/// the call is theirs to answer for; what the call did is not.
+pub(super) fn the_way_back_stays_open(state: &State, before: &Before, broken: &mut Vec<String>) {
+    for (before, after) in before.labels.iter().zip(labels(state)) {
+        if *before == after {
+            continue;
+        }
+        // The key that consumers held until this call is one command away, wherever the call took them.
+        let way_back = if before.current == after.current { &before.previous } else { &before.current };
+        let Some(key) = way_back.as_deref().filter(|key| after.current.as_deref() != Some(key)) else {
+            continue;
+        };
+        let exists = state.key(key).is_some_and(|(_, key)| key.exists());
+        if exists && after.previous.as_deref() != Some(key) {
+            broken.push(format!("P8: no label leads back to key {key}, which is superseded"));
+        }
+    }
+}
+
+/// Notes what later looks need to know.
+pub(super) fn note_current_and_retired(state: &mut State) {
+    let current: Vec<String> = state.secrets.iter().filter_map(crate::fake::Secret::current_key).collect();
+    let retired: Vec<String> =
+        state.users.values().filter_map(|user| user.tags.get("keywheel:retire").cloned()).collect();
+    state.watch.retired.extend(retired);
+    for key in state.users.values_mut().flat_map(|user| &mut user.keys) {
+        key.was_current |= current.contains(&key.id);
+    }
+}
+
+/// P1, from the first time that AWSCURRENT names a working key.
+pub(super) fn always_a_working_key(state: &mut State, broken: &mut Vec<String>) {
+    let mut good = Vec::new();
+    for secret in state.secrets.iter().filter(|secret| secret.deleted.is_none()) {
+        match current_is_good(state, secret.current()) {
+            Ok(()) => good.push(secret.name.clone()),
+            Err(why) if state.watch.good.contains(&secret.name) => broken.push(format!("P1: {why}")),
+            Err(_) => {}
+        }
+    }
+    state.watch.good.extend(good);
+}

@@ -1,0 +1,285 @@
+//! What is made of events: each sample gets its class, and nothing that anybody can send does harm.
+
+#![expect(clippy::unwrap_used, reason = "a test, where a panic with its place is what should be seen")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use keywheel::triage::{Class, LONGEST, MOST_TARGETS, Verdict, triage};
+use serde_json::{Value, json};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn name(class: Class) -> String {
+    serde_json::to_value(class).unwrap().as_str().unwrap().to_owned()
+}
+
+/// Our own samples, with the classes that are expected of them.
+fn samples() -> BTreeMap<String, (Vec<u8>, String)> {
+    let folder = root().join("events/leaks");
+    let classes = std::fs::read_to_string(folder.join("classes.json")).unwrap();
+    let classes: BTreeMap<String, String> = serde_json::from_str(&classes).unwrap();
+    let read = |(file, class): (String, String)| {
+        let event = std::fs::read(folder.join(&file)).unwrap();
+        (file, (event, class))
+    };
+    classes.into_iter().map(read).collect()
+}
+
+#[test]
+fn every_sample_gets_its_class() {
+    let samples = samples();
+    let files = std::fs::read_dir(root().join("events/leaks")).unwrap().count();
+    assert_eq!(samples.len() + 1, files, "events/leaks/classes.json names every sample");
+    for (file, (event, expected)) in samples {
+        let verdict = triage(&event);
+        assert_eq!(name(verdict.class), expected, "{file}: {}", verdict.reason);
+    }
+}
+
+/// The events that are collected beside the repository, where they are: real ones, and what is expected of each.
+#[test]
+fn every_collected_event_gets_its_class() {
+    let folder = root().join("../shared/events");
+    let Ok(manifest) = std::fs::read_to_string(folder.join("MANIFEST.tsv")) else {
+        println!("No collection of events beside the repository: only events/leaks was judged.");
+        return;
+    };
+    let mut wrong = 0;
+    for line in manifest.lines().skip(1) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let (file, expected) = (columns[0], columns[6]);
+        let got = name(triage(&std::fs::read(folder.join(file)).unwrap()).class);
+        // Of classes joined by OR either will do. A key is revoked by its id whatever the event says of its user,
+        // a refusal is what tells a person, and the reason of a verdict tells of the rest.
+        let fits = format!("_OR_{expected}_OR_").contains(&format!("_OR_{got}_OR_"))
+            || expected == format!("{got}_AND_NOTIFY")
+            || got == "REVOKE_USER_KEY" && expected.ends_with("_OR_REVOKE_BY_KEY");
+        wrong += u32::from(!fits);
+        println!("{} {file:<62} {expected:<36} {got}", if fits { "  " } else { "!!" });
+    }
+    assert_eq!(wrong, 0, "events that did not get their class");
+}
+
+const KEY: &str = "AKIA2OGYBAH6QKEYWHEL";
+
+fn leak(detail: &Value) -> Value {
+    json!({"source": "keywheel.leak", "detail-type": "Leaked Access Key", "detail": detail})
+}
+
+fn finding(details: &Value) -> Value {
+    json!({
+        "source": "aws.guardduty", "detail-type": "GuardDuty Finding",
+        "detail": {
+            "accountId": "111122223333", "type": "UnauthorizedAccess:IAMUser/TorIPCaller",
+            "resource": {"resourceType": "AccessKey", "accessKeyDetails": details},
+        },
+    })
+}
+
+/// What somebody might send, and whether the one good key in it, where there is one, is still to be contained.
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn hostile() -> Vec<(&'static str, Vec<u8>, Class)> {
+    use Class::{Ignore, Reject, RevokeUserKey};
+    let text = |text: &str| text.as_bytes().to_vec();
+    let of = |value: Value| value.to_string().into_bytes();
+    let keys = |count: usize| -> Vec<Value> {
+        (0..count).map(|number| json!({"key_id": format!("AKIA2OGYBAH6{number:08}")})).collect()
+    };
+    let user =
+        |name: &str| of(finding(&json!({"accessKeyId": KEY, "userName": name, "userType": "IAMUser"})));
+    let key = |id: &str| of(finding(&json!({"accessKeyId": id, "userName": "svc", "userType": "IAMUser"})));
+    let detail = |detail: Value| {
+        of(json!({"source": "aws.health", "detail-type": "AWS Health Event", "detail": detail}))
+    };
+    vec![
+        ("nothing", text(""), Reject),
+        ("blanks", text(" \t\r\n"), Reject),
+        ("a mark of byte order alone", vec![0xef, 0xbb, 0xbf], Reject),
+        ("broken UTF-8", vec![b'"', 0xff, 0xfe, b'"'], Reject),
+        ("UTF-16", vec![0xff, 0xfe, b'{', 0, b'}', 0], Reject),
+        ("a NUL", text("{\"a\": \"\0\"}"), Reject),
+        ("a number", text("1e999999"), Reject),
+        ("NaN", text("{\"severity\": NaN}"), Reject),
+        ("a comment", text("/* {} */"), Reject),
+        ("two documents", text("{}{}"), Reject),
+        ("an open brace", text("{"), Reject),
+        ("thousands of open braces", text(&"{\"a\":".repeat(50_000)), Reject),
+        ("thousands of open brackets", text(&"[".repeat(100_000)), Reject),
+        ("a list", text("[{\"source\": \"aws.guardduty\"}]"), Reject),
+        ("too many bytes", vec![b' '; LONGEST + 1], Reject),
+        ("no detail", of(json!({"source": "aws.guardduty", "detail-type": "GuardDuty Finding"})), Reject),
+        ("a detail that is text", detail(json!("{}")), Reject),
+        ("a detail that is a list", detail(json!([])), Reject),
+        ("a source that is a number", of(json!({"source": 7, "detail-type": "x", "detail": {}})), Reject),
+        (
+            "a source that is nobody's",
+            of(json!({"source": "../aws.guardduty", "detail-type": "x", "detail": {}})),
+            Ignore,
+        ),
+        ("a code that is an object", detail(json!({"eventTypeCode": {"$ne": ""}})), Reject),
+        (
+            "entities that are an object",
+            detail(json!({"eventTypeCode": "AWS_RISK_CREDENTIALS_EXPOSED", "affectedEntities": {"0": KEY}})),
+            Class::NotifyResolve,
+        ),
+        ("a key with a query", key("AKIA2OGYBAH6QKEYWHEL' OR '1'='1"), Reject),
+        ("a key with a path", key("AKIA2OGYBAH6QKEY/../../"), Reject),
+        ("a key with a line break inside", key("AKIA2OGYBAH6\nQKEYWHEL"), Reject),
+        ("a key in small letters", key("akia2ogybah6qkeywhel"), Reject),
+        ("a key in look-alike letters", key("АKIA2OGYBAH6QKEYWHEL"), Reject),
+        ("a key of a thousand letters", key(&format!("AKIA{}", "A".repeat(1000))), Reject),
+        ("an id of a user", key("AIDA2OGYBAH6QKEYWHEL"), Reject),
+        (
+            "a key that is a list",
+            of(finding(&json!({"accessKeyId": [KEY], "userName": 7, "userType": {}}))),
+            Reject,
+        ),
+        ("blanks around a key", key(&format!(" {KEY}\n")), RevokeUserKey),
+        ("a user with a shell in the name", user("$(aws iam delete-user)"), RevokeUserKey),
+        ("a user with another one's policy in the name", user("svc\",\"Effect\":\"Allow\""), RevokeUserKey),
+        ("a user written backwards", user("\u{202e}cvs"), RevokeUserKey),
+        ("a user of a megabyte", user(&"a".repeat(1 << 20)), RevokeUserKey),
+        ("a user that is a placeholder of the machine", user("$.Execution.Id"), RevokeUserKey),
+        ("a user that is a template", user("{{resolve:secretsmanager:x}}"), RevokeUserKey),
+        (
+            "the same field twice",
+            text(&format!(
+                "{{\"source\":\"keywheel.leak\",\"source\":\"keywheel.leak\",\"detail-type\":\"Leaked Access Key\",\"detail\":{{\"schema\":1,\"keys\":[{{\"key_id\":\"nonsense\",\"key_id\":\"{KEY}\"}}]}}}}"
+            )),
+            RevokeUserKey,
+        ),
+        (
+            "more keys than a machine should act on",
+            of(leak(&json!({"schema": 1, "keys": keys(MOST_TARGETS + 1)}))),
+            Reject,
+        ),
+        (
+            "as many keys as it may",
+            of(leak(&json!({"schema": 1, "keys": keys(MOST_TARGETS)}))),
+            RevokeUserKey,
+        ),
+        (
+            "our own event in a service's name",
+            of(
+                json!({"source": "aws.keywheel.leak", "detail-type": "Leaked Access Key", "detail": {"schema": 1, "keys": [{"key_id": KEY}]}}),
+            ),
+            Ignore,
+        ),
+        (
+            "our own event with a schema as text",
+            of(leak(&json!({"schema": "1", "keys": [{"key_id": KEY}]}))),
+            Reject,
+        ),
+        (
+            "our own event with a negative schema",
+            of(leak(&json!({"schema": -1, "keys": [{"key_id": KEY}]}))),
+            Reject,
+        ),
+        (
+            "our own event with a secret beside the key",
+            of(leak(&json!({"schema": 1, "keys": [{"key_id": KEY, "secret": "x"}]}))),
+            RevokeUserKey,
+        ),
+        ("records without messages", of(json!({"Records": [{}, 7, null]})), Reject),
+        ("no records", of(json!({"Records": []})), Reject),
+        (
+            "a step that is none",
+            of(json!({"Step": "dropSecret", "SecretId": "x", "ClientRequestToken": "y"})),
+            Reject,
+        ),
+        ("a step without a token", of(json!({"Step": "createSecret", "SecretId": "x"})), Reject),
+    ]
+}
+
+/// Whatever came in, a target that comes out is one that IAM could be asked about.
+fn is_sound(verdict: &Verdict) -> bool {
+    let id = |id: &str| {
+        (id.starts_with("AKIA") || id.starts_with("ASIA"))
+            && (16..=128).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+    };
+    verdict.reason.len() < 1000
+        && verdict.targets.len() <= MOST_TARGETS
+        && verdict.targets.iter().all(|target| {
+            let account = target.account.as_deref();
+            target.key_id.as_ref().is_none_or(|key| id(key.as_str()))
+                && account
+                    .is_none_or(|text| text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit()))
+        })
+        && (verdict.class != Class::Reject || verdict.targets.is_empty())
+}
+
+#[test]
+fn hostile_events_are_refused_and_hide_no_leak() {
+    let hostile = hostile();
+    assert!(hostile.len() >= 40);
+    for (what, event, expected) in hostile {
+        let verdict = triage(&event);
+        assert_eq!(verdict.class, expected, "{what}: {}", verdict.reason);
+        assert!(is_sound(&verdict), "{what}: {verdict:?}");
+        assert!(!verdict.reason.is_empty(), "{what} is refused without a reason");
+    }
+}
+
+#[test]
+fn no_change_to_an_event_brings_it_down() {
+    let samples: Vec<Vec<u8>> = samples().into_values().map(|(event, _)| event).collect();
+    let pieces: [&[u8]; 10] =
+        [b"null", b"{}", b"[]", b"\"\"", b"-1e400", b"\\u0000", b"\xff", b"\"Records\":", b"}}", b"true"];
+    let mut rng = fastrand::Rng::with_seed(7);
+    for round in 0..20_000 {
+        let mut event = samples[rng.usize(..samples.len())].clone();
+        for _ in 0..rng.usize(1..6) {
+            let at = rng.usize(..event.len());
+            match rng.u8(..4) {
+                0 => event[at] = rng.u8(..),
+                1 => event.truncate(at.max(1)),
+                2 => drop(event.splice(at..at, pieces[rng.usize(..pieces.len())].iter().copied())),
+                _ => {
+                    let end = (at + rng.usize(1..40)).min(event.len());
+                    event.drain(at..end);
+                    if event.is_empty() {
+                        event.push(b'{');
+                    }
+                }
+            }
+        }
+        let verdict = triage(&event);
+        assert!(is_sound(&verdict), "round {round}: {verdict:?}");
+    }
+}
+
+/// A value in an event is replaced by one of another type: the shape holds, the meaning does not.
+#[test]
+fn a_field_of_another_type_is_never_a_guess() {
+    for (file, (event, _)) in samples() {
+        let whole: Value = serde_json::from_slice(&event).unwrap();
+        let mut paths = Vec::new();
+        fields(&whole, String::new(), &mut paths);
+        for path in paths {
+            for odd in [json!(null), json!(7), json!("\u{202e}"), json!([]), json!({}), json!(true)] {
+                let mut event = whole.clone();
+                *event.pointer_mut(&path).unwrap() = odd;
+                let verdict = triage(event.to_string().as_bytes());
+                assert!(is_sound(&verdict), "{file} {path}: {verdict:?}");
+            }
+        }
+    }
+}
+
+fn fields(value: &Value, path: String, paths: &mut Vec<String>) {
+    let inner: Vec<(String, &Value)> = match value {
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (name.replace('~', "~0").replace('/', "~1"), value)).collect()
+        }
+        Value::Array(items) => items.iter().enumerate().map(|(at, item)| (at.to_string(), item)).collect(),
+        _ => Vec::new(),
+    };
+    for (name, value) in inner {
+        fields(value, format!("{path}/{name}"), paths);
+    }
+    paths.push(path);
+}
