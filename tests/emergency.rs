@@ -7,6 +7,8 @@
 
 #[path = "emergency/alone.rs"]
 mod alone;
+#[path = "emergency/evidence.rs"]
+mod evidence;
 #[path = "emergency/faults.rs"]
 mod faults;
 #[path = "emergency/gap.rs"]

@@ -26,9 +26,13 @@ fn note_calls(seen: &mut Seen, world: &World) {
 
 /// The calls of the emergency's functions, over incidents that go every way there is.
 async fn seen_in_emergencies(seen: &mut Seen) {
-    // A managed user's current key, replaced by a new one.
+    // A managed user's current key, replaced by a new one, and deleted when all is over.
     let world = World::leaked();
-    world.alarm(finding(&world.current_key(), USER)).await;
+    let key = world.current_key();
+    world.alarm(finding(&key, USER)).await;
+    world.close(&key);
+    tokio::time::sleep(hours(31 * 24)).await;
+    world.run(request()).await;
     note_calls(seen, &world);
     // One whose replacement comes to nothing.
     let world = World::leaked();

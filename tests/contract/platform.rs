@@ -80,7 +80,9 @@ fn every_resource_is_as_narrow_as_its_action_allows() {
         let everything = list(&value["Resource"]).iter().any(|resource| resource == "*");
         for action in list(&value["Action"]) {
             let known = WITHOUT_RESOURCES.iter().find(|(name, _)| *name == action);
-            assert_eq!(everything, known.is_some(), "{action} in {value}");
+            // What a key that was deleted is evaluated on, if not on its user, nobody has written down.
+            let may_be_gone = action == "iam:GetAccessKeyLastUsed" && value["Sid"] == "FindOwner";
+            assert!(everything == known.is_some() || everything && may_be_gone, "{action} in {value}");
             used.extend(known.map(|(name, _)| *name));
         }
         // One kind of thing in one account at the least, and never another account's.

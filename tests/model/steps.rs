@@ -142,6 +142,8 @@ pub(crate) fn look(io: &mut Io<'_>, kind: Kind) -> Call<Doc> {
         current_run = at_work(io, &labels.runs_on(value.id))?;
     }
     let known = entry::Facts {
+        now: facts::START,
+        evidence: None,
         reason: Reason::Manual,
         roll_back: kind == Kind::TurnBack,
         dry_run: false,

@@ -269,6 +269,15 @@ impl World {
         state.parameters.insert(Record::parameter(STAGE, &record.key), text);
     }
 
+    /// A person says that everything about a leaked key was dealt with.
+    pub fn close(&self, key: &str) {
+        let mut state = self.fake.state();
+        let name = Record::parameter(STAGE, &key.parse().unwrap());
+        let mut record: Record = serde_json::from_str(&state.parameters[&name]).unwrap();
+        record.state = RecordState::Closed;
+        state.parameters.insert(name, serde_json::to_string(&record).unwrap());
+    }
+
     /// A user that Keywheel does not manage, with one key of its own.
     pub fn stranger(&self, name: &str) -> String {
         let mut state = self.fake.state();

@@ -1,14 +1,13 @@
 //! `keywheel incident ID --close`: everything was dealt with.
 //!
-//! Nothing is deleted here. Closed, and 30 days after it was contained, the key is one that may be deleted.
-
-use std::time::Duration;
+//! Nothing is deleted here. Closed, and 30 days after it was contained, the key is one that may be deleted: of a
+//! managed user by the first run that finds it, after a full grace.
 
 use facts::secrets::CURRENT;
 use jiff::Timestamp;
 use keywheel::AccessKeyId;
 use keywheel::clock::after;
-use keywheel::incident::{Record, RecordState};
+use keywheel::incident::{EVIDENCE, Record, RecordState};
 use keywheel::key::{self, KeyFacts};
 use serde_json::json;
 
@@ -19,9 +18,6 @@ use crate::managed::{self, Managed};
 use crate::output::Out;
 use crate::place::Place;
 use crate::time;
-
-/// How long a leaked key is kept as evidence.
-const EVIDENCE: Duration = Duration::from_hours(30 * 24);
 
 /// Closes the incident. Run again, it changes nothing.
 pub(super) async fn run(place: &Place, out: &Out, subject: &Subject) -> Result<Exit> {
@@ -123,16 +119,16 @@ fn afterwards(record: &Record, there: bool, managed: Option<&Managed>) -> Vec<St
         return vec!["  The key is gone already.".to_owned()];
     }
     let mut lines = vec![format!(
-        "  It stays Inactive, as evidence, and fills one of the user's two slots; from {} on it may be deleted.",
+        "  It stays Inactive, as evidence, and fills one of the user's two slots until {}.",
         time::at(after(record.at, EVIDENCE))
     )];
     lines.push(match managed {
         Some(managed) => format!(
-            "  If the slot is wanted sooner: `keywheel enroll --user {user} --secret {} --retire {key}`.",
+            "  The first rotation after that deletes it. If the slot is wanted sooner: `keywheel enroll --user {user} --secret {} --retire {key}`.",
             managed.secret.name
         ),
         None => format!(
-            "  The user is not managed, so nobody else does it: `aws iam delete-access-key --user-name {user} --access-key-id {key}`."
+            "  The user is not managed, so nobody else deletes it then: `aws iam delete-access-key --user-name {user} --access-key-id {key}`."
         ),
     });
     lines

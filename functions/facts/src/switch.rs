@@ -75,6 +75,25 @@ fn parsed<T>(parameter: Option<&Parameter>, parse: impl Fn(&str) -> Result<T, St
     }
 }
 
+/// What is kept of a key; `None` where nothing is. One that cannot be understood is an error.
+pub async fn record(ssm: &Client, stage: &str, key: &AccessKeyId) -> Result<Option<Record>, StepError> {
+    let reply = match ssm.get_parameter().name(Record::parameter(stage, key)).send().await {
+        Ok(reply) => reply,
+        Err(error)
+            if error.as_service_error().is_some_and(
+                aws_sdk_ssm::operation::get_parameter::GetParameterError::is_parameter_not_found,
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(StepError::from_sdk("ssm:GetParameter", &error)),
+    };
+    let text = reply.parameter().and_then(Parameter::value).unwrap_or_default();
+    serde_json::from_str(text).map(Some).map_err(|error| {
+        StepError::Conflict(format!("the record of key {key} cannot be understood: {error}"))
+    })
+}
+
 /// Keeps what is known of a leaked key.
 pub async fn keep(ssm: &Client, stage: &str, record: &Record) -> Result<(), StepError> {
     let text = serde_json::to_string(record)

@@ -34,6 +34,8 @@ pub const SCHEMA: u32 = 1;
 pub const SETTLES: Duration = Duration::from_mins(1);
 /// The longest that a session of a user's key can live: `GetSessionToken` and `GetFederationToken` allow 36 hours.
 pub const LONGEST_SESSION: Duration = Duration::from_hours(36);
+/// How long a leaked key is kept as evidence, from the moment in which it was contained.
+pub const EVIDENCE: Duration = Duration::from_hours(30 * 24);
 /// How long after containment the key and its siblings are looked at again. The machine waits so long; the
 /// document says it so that a step can tell how late it is.
 pub const LOOKS_AGAIN: [Duration; 2] = [Duration::from_secs(15), Duration::from_mins(5)];

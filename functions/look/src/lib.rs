@@ -5,10 +5,12 @@
 
 use aws_types::SdkConfig;
 use jiff::Timestamp;
-use keywheel::decide::entry::{self, Entry, Pending, RunState, Start};
+use keywheel::decide::entry::{self, Entry, Evidence, Pending, RunState, Start};
+use keywheel::incident::RecordState;
+use keywheel::key::KeyFacts;
 use keywheel::rotation::{Baseline, Caught, CurrentVersion, Outcome, Reason, Request, Rotation, Why};
 use keywheel::secret::SecretValue;
-use keywheel::{Context, RunId, SecretArn, Step, StepError, UserName, aws};
+use keywheel::{AccessKeyId, Context, RunId, SecretArn, Step, StepError, UserName, aws};
 use serde_json::Value;
 use tracing::info;
 
@@ -78,9 +80,8 @@ impl Look {
         };
         let iam = aws_sdk_iam::Client::new(&config);
         let store = aws_sdk_secretsmanager::Client::new(&config);
-        let mode =
-            facts::switch::mode(&aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run)), &ctx.stage)
-                .await?;
+        let ssm = aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run));
+        let mode = facts::switch::mode(&ssm, &ctx.stage).await?;
 
         let secret = describe(&store, &asked).await?;
         doc.secret = Some(secret.arn.clone());
@@ -160,6 +161,8 @@ impl Look {
             }
         }
         let facts = entry::Facts {
+            now: ctx.clock.now(),
+            evidence: evidence((&iam, &ssm, &ctx.stage), &keys, current_key).await?,
             reason: doc.request.reason,
             roll_back: doc.request.roll_back,
             dry_run: doc.request.dry_run,
@@ -214,6 +217,26 @@ impl Step for Look {
         }
         Ok(doc)
     }
+}
+
+/// What is on record of the Inactive key beside the current one, if it was contained as leaked and no person has said
+/// since that it had not leaked.
+async fn evidence(
+    (iam, ssm, stage): (&aws_sdk_iam::Client, &aws_sdk_ssm::Client, &str),
+    keys: &[KeyFacts],
+    current: Option<&AccessKeyId>,
+) -> Result<Option<Evidence>, StepError> {
+    let others: Vec<&KeyFacts> = keys.iter().filter(|key| Some(&key.id) != current).collect();
+    let [other] = others[..] else { return Ok(None) };
+    if other.is_active() {
+        return Ok(None);
+    }
+    let Some(record) = facts::switch::record(ssm, stage, &other.id).await? else { return Ok(None) };
+    if record.state == RecordState::Cleared {
+        return Ok(None);
+    }
+    let last_use = facts::iam::last_use(iam, &other.id).await?;
+    Ok(Some(Evidence { record, last_use }))
 }
 
 fn enter(doc: &mut Rotation, start: Start) {

@@ -1,10 +1,12 @@
 //! P1, P2, P3 and P8: what may become of keys.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
+use keywheel::incident::{Record, RecordState};
 use keywheel::rotation::{Reason, Request as Input};
 
 use super::{Before, current_is_good, labels};
 use crate::fake::{Call, Maker, Request, State};
+use crate::functions::STAGE;
 
 /// P2, for the two calls that could take a key away.
 pub(super) fn nothing_of_a_strangers(
@@ -27,7 +29,8 @@ pub(super) fn nothing_of_a_strangers(
         // Which keys that function may touch is a question of the leak, not of whose they are.
         return;
     }
-    if key.maker == Maker::Stranger && !retired && !key.was_current {
+    let evidence_over = evidence_is_over(state, &key.id);
+    if key.maker == Maker::Stranger && !retired && !key.was_current && !evidence_over {
         broken.push(format!("P2: {name} on a stranger's key {}", key.id));
     }
     if before.labels.iter().any(|labels| labels.current.as_deref() == Some(&*key.id)) && !leaked {
@@ -47,7 +50,7 @@ pub(super) fn nothing_of_a_strangers(
         broken.push(format!("P2: an Active key was deleted, {}", key.id));
     }
     // A rotation that knew of no leak has superseded its key like any other.
-    if leaked && replaced_as_leaked(state).is_some() {
+    if leaked && replaced_as_leaked(state).is_some() && !evidence_over {
         broken.push(format!("P2: a leaked key was deleted, {}", key.id));
     }
     // What people switched on and off again between two looks leaves no trace but uses.
@@ -59,9 +62,21 @@ pub(super) fn nothing_of_a_strangers(
     });
     let since = ours.filter(|_| watch.by_people.contains(&key.id)).map_or(key.changed(), |call| call.at);
     let inactive_for = state.now().duration_since(since);
-    if (key.was_current || retired) && inactive_for < SignedDuration::try_from(watch.grace).unwrap() {
+    if (key.was_current || retired || evidence_over)
+        && inactive_for < SignedDuration::try_from(watch.grace).unwrap()
+    {
         broken.push(format!("P2: key {} was deleted after {inactive_for:#} of grace", key.id));
     }
+}
+
+/// Whether a person has closed the incident of a leaked key, and its evidence time has passed.
+fn evidence_is_over(state: &State, key: &str) -> bool {
+    let record = key.parse().ok().and_then(|key| state.parameters.get(&Record::parameter(STAGE, &key)));
+    let record = record.and_then(|text| serde_json::from_str::<Record>(text).ok());
+    record.is_some_and(|record| {
+        record.state == RecordState::Closed
+            && state.now().duration_since(record.at) >= SignedDuration::from_hours(30 * 24)
+    })
 }
 
 /// P3: what is contained stays contained.
@@ -96,9 +111,12 @@ pub(super) fn a_leaked_key_goes_soon(state: &State, broken: &mut Vec<String>) {
     let current = state.secrets.iter().filter_map(crate::fake::Secret::current_key).collect::<Vec<_>>();
     let Some(key) = state.leaked_and_active().filter(|key| !current.contains(key)) else { return };
     let replaced = replaced_as_leaked(state);
+    // What a person switches on again is found by its event.
+    let by_people = state.watch.by_people.contains(&key);
+    let on_since = state.key(&key).filter(|_| by_people).map_or(Timestamp::MIN, |(_, key)| key.changed());
     let undisturbed = state.deeds.is_empty() && state.calls.iter().all(|call| call.fault.is_none());
     if let Some(replaced) = replaced.filter(|_| undisturbed)
-        && state.now().duration_since(replaced.at) > SignedDuration::from_hours(2)
+        && state.now().duration_since(replaced.at.max(on_since)) > SignedDuration::from_hours(2)
     {
         broken.push(format!("P3: the leaked key {key} is Active two hours after its replacement"));
     }

@@ -3,8 +3,14 @@
 //! Resuming a held run, taking over an aborted one and starting afresh are all the same question. Whatever is
 //! not understood ends in a reason, with nothing touched.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::clock::after;
 use crate::ids::{AccessKeyId, RunId, SecretArn, VersionId};
-use crate::key::{self, KeyFacts};
+use crate::incident::{EVIDENCE, Record, RecordState};
+use crate::key::{self, KeyFacts, LastUse};
 use crate::rotation::{CurrentVersion, NewKey, OldKey, Phase, Reason, Suspect, Why};
 use crate::switch::Mode;
 
@@ -81,9 +87,23 @@ pub struct Pending {
     pub run: RunState,
 }
 
+/// What is on record of a key that was contained as leaked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// The record.
+    pub record: Record,
+    /// The key's last use.
+    pub last_use: LastUse,
+}
+
+/// A key that was just made Inactive still works for 3 to 4 seconds somewhere.
+const DIES_LATE: Duration = Duration::from_secs(15);
+
 /// What the entry is decided from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
+    /// The time.
+    pub now: Timestamp,
     /// Why the run was started.
     pub reason: Reason,
     /// Whether a promotion is to be turned back.
@@ -108,6 +128,8 @@ pub struct Facts {
     pub retire: Option<AccessKeyId>,
     /// The superseded key that its owner said is to be kept.
     pub keep: Option<AccessKeyId>,
+    /// What is on record of the Inactive key beside the current one, where it was contained as leaked.
+    pub evidence: Option<Evidence>,
 }
 
 /// Where a run enters the machine.
@@ -286,8 +308,15 @@ fn one_other(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, other
             plan: format!("make the leaked key {} Inactive and leave it as evidence", other.id),
         });
     }
+    if let Some(evidence) = &facts.evidence
+        && evidence.record.key == other.id
+        && !other.is_active()
+        && !retired
+    {
+        return leaked_before(facts, user, evidence, superseded);
+    }
     if superseded && !retired && facts.current_run.leaked() {
-        return leaked_key_kept(user, other);
+        return leaked_key_kept(user, &other.id);
     }
     // Only a promotion of ours makes a key superseded: the current version's id must name a run of ours.
     let ours = superseded && matches!(facts.current_run, RunState::Ended(_));
@@ -329,15 +358,52 @@ fn one_other(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, other
     })
 }
 
-fn leaked_key_kept(user: &str, other: &KeyFacts) -> Entry {
+fn leaked_key_kept(user: &str, other: &AccessKeyId) -> Entry {
     blocked(
         "LeakedKeyKept",
-        format!("Key {} of user {user} leaked and is kept as evidence; it fills the second slot.", other.id),
+        format!("Key {other} of user {user} leaked and is kept as evidence; it fills the second slot."),
         format!(
-            "Once its incident is closed: `keywheel enroll --user {user} --secret <secret> --retire {}`.",
-            other.id
+            "When everything was dealt with: `keywheel incident {other} --close`. If the slot is wanted sooner than the evidence time allows: `keywheel enroll --user {user} --secret <secret> --retire {other}`."
         ),
     )
+}
+
+/// The key beside the current one was contained as leaked. Its incident closed, its evidence time over and no use of
+/// it in all that time, it goes as a superseded one does: after a full grace.
+fn leaked_before(facts: &Facts, user: &str, evidence: &Evidence, superseded: bool) -> Entry {
+    let Record { key, at, state, .. } = &evidence.record;
+    if *state != RecordState::Closed {
+        return leaked_key_kept(user, key);
+    }
+    let until = after(*at, EVIDENCE);
+    if facts.now < until {
+        return blocked(
+            "EvidenceKept",
+            format!(
+                "Key {key} of user {user} leaked and is kept as evidence until {until}; it fills the second slot."
+            ),
+            format!(
+                "A run after that deletes it. If the slot is wanted sooner: `keywheel enroll --user {user} --secret <secret> --retire {key}`."
+            ),
+        );
+    }
+    if let Some(used) = evidence.last_use.at.filter(|used| *used > after(*at, DIES_LATE)) {
+        return blocked(
+            "EvidenceUsed",
+            format!(
+                "The leaked key {key} of user {user} was used at {used}, after it had been contained at {at}."
+            ),
+            format!("Look at what it did, then `keywheel revoke {key}`: its evidence time begins anew."),
+        );
+    }
+    Entry::At(Start {
+        phase: Phase::TakeOver,
+        new: staying(facts),
+        old: Some(OldKey { key: key.clone(), was_current: superseded }),
+        suspects: Vec::new(),
+        leaked: false,
+        plan: format!("delete the leaked key {key}, whose evidence time is over, after a full grace"),
+    })
 }
 
 fn take_over_pending(
@@ -384,7 +450,7 @@ fn backwards(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, other
     let previous = facts.previous_key.as_ref();
     match (current_key, others) {
         (Some(_), [other]) if previous == Some(&other.id) && facts.current_run.leaked() => {
-            leaked_key_kept(user, other)
+            leaked_key_kept(user, &other.id)
         }
         // Only a promotion of ours is turned back: what a person stored would be retired as if we had superseded it.
         (Some(current), [other]) if previous == Some(&other.id) && facts.current_run != RunState::NotOurs => {

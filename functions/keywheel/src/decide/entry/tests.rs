@@ -13,6 +13,10 @@ fn key(text: &str, status: KeyStatus) -> KeyFacts {
     KeyFacts { id: id(text), status, created: None }
 }
 
+fn at(day: i64) -> Timestamp {
+    Timestamp::from_second(1_767_000_000 + day * 24 * 3600).unwrap()
+}
+
 fn run() -> RunId {
     "5b0c1a52-9c3e-4c60-8f5d-2f6a3f1e7d10".parse().unwrap()
 }
@@ -20,6 +24,8 @@ fn run() -> RunId {
 /// A managed user with one key, which the secret holds.
 fn facts(keys: &[(&str, KeyStatus)]) -> Facts {
     Facts {
+        now: at(0),
+        evidence: None,
         reason: Reason::Manual,
         roll_back: false,
         dry_run: false,
@@ -137,6 +143,47 @@ fn a_leaked_key_is_evidence_until_its_owner_lets_go_of_it() {
     assert_eq!(code(&Facts { current_run: at_work, ..back }), "LeakedKeyKept");
     assert_eq!(code(&Facts { current_run: at_work, ..leaked.clone() }), "RunInProgress");
     assert_eq!(code(&Facts { retire: Some(id(K)), ..leaked }), "TakeOver");
+}
+
+#[test]
+fn a_leaked_key_goes_when_its_incident_is_closed_and_its_evidence_time_is_over() {
+    let facts = |state, day, used: Option<Timestamp>| {
+        let record = Record {
+            schema: 1,
+            key: id(K),
+            user: "svc".parse().unwrap(),
+            incident: run(),
+            at: at(0),
+            state,
+            until: None,
+            note: None,
+        };
+        let last_use = LastUse { at: used, service: None, region: None };
+        let evidence = Some(Evidence { record, last_use });
+        Facts { now: at(day), evidence, ..facts(&[(C, Active), (K, Inactive)]) }
+    };
+    let (closed, open) = (RecordState::Closed, RecordState::Contained);
+    assert_eq!(code(&facts(open, 40, None)), "LeakedKeyKept");
+    assert_eq!(code(&facts(closed, 29, None)), "EvidenceKept");
+    // It works 3 to 4 seconds longer than it reads Inactive.
+    for used in [None, Some(at(-3)), Some(after(at(0), DIES_LATE))] {
+        let start = start(&facts(closed, 30, used));
+        assert_eq!((start.phase, start.leaked), (Phase::TakeOver, false));
+        assert_eq!(start.old, Some(OldKey { key: id(K), was_current: false }));
+        assert_eq!(start.new.map(|new| new.key), Some(id(C)));
+    }
+    assert_eq!(code(&facts(closed, 40, Some(at(1)))), "EvidenceUsed");
+    // The key that its record speaks of, Inactive, and nothing that its owner has said.
+    let old = facts(closed, 40, None);
+    let other = Facts { keys: vec![key(C, Active), key(L, Inactive)], ..old.clone() };
+    assert_eq!(code(&other), "Clear");
+    let on = Facts { keys: vec![key(C, Active), key(K, Active)], ..old.clone() };
+    assert_eq!(code(&on), "Clear");
+    assert_eq!(code(&Facts { retire: Some(id(K)), ..facts(open, 1, None) }), "TakeOver");
+    assert_eq!(code(&Facts { reason: Reason::Leaked, ..old.clone() }), "SlotsFull");
+    // One that a run of ours had superseded is in the way of the gate as one that was current.
+    let superseded = Facts { previous_key: Some(id(K)), current_run: RunState::EndedLeaked(run()), ..old };
+    assert_eq!(start(&superseded).old, Some(OldKey { key: id(K), was_current: true }));
 }
 
 #[test]
