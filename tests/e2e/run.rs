@@ -90,6 +90,11 @@ impl Run {
         Self { id: id.to_owned(), arn: arn.to_owned(), cloud: Arc::clone(cloud) }
     }
 
+    /// The rotation of that id.
+    pub(crate) fn sibling(&self, id: &str) -> Self {
+        Self::known(&self.cloud, id)
+    }
+
     /// Waits until somebody has started it.
     pub(crate) async fn begins(&self) {
         let until = Instant::now() + PATIENCE;

@@ -169,6 +169,14 @@ impl Scene {
         list.access_key_metadata().iter().map(key).collect()
     }
 
+    /// How many policies the user has, its own and attached ones.
+    pub(crate) async fn policies(&self) -> usize {
+        let own = self.cloud.iam.list_user_policies().user_name(&self.user).send().await.unwrap();
+        let attached =
+            self.cloud.iam.list_attached_user_policies().user_name(&self.user).send().await.unwrap();
+        own.policy_names().len() + attached.attached_policies().len()
+    }
+
     /// The version that each label names.
     pub(crate) async fn labels(&self) -> BTreeMap<String, String> {
         let Ok(told) = self.cloud.store.describe_secret().secret_id(&self.secret).send().await else {

@@ -3,9 +3,10 @@
 The emulator names an IAM user by its bare name and reads tags only under
 `aws:ResourceTag`. AWS uses the user's full ARN, path included, and also knows
 the services' own keys. Restored here: the ARN of the user (or of a key's owner)
-as the resource of IAM calls; `aws:ResourceTag/…`, `iam:ResourceTag/…` and
-`secretsmanager:ResourceTag/…`; Secrets Manager's request keys; each parameter of
-ssm:GetParameters as a resource of its own. A denial by
+as the resource of IAM calls, and that of a managed policy; `aws:ResourceTag/…`,
+`iam:ResourceTag/…` and `secretsmanager:ResourceTag/…`; `iam:PolicyARN`; Secrets
+Manager's request keys; each parameter of ssm:GetParameters as a resource of its
+own. A denial by
 Secrets Manager is an HTTP 400, like every error of its protocol.
 """
 
@@ -31,7 +32,20 @@ def _extract_resource_arn(service: str, method: str, path: str, headers: dict, b
         user = iam._users.get(name) if name else None
         if user is not None:
             return user["Arn"]
+        policy = _policy_arn(query_params)
+        if policy:
+            return policy
     return _original["resource_arn"](service, method, path, headers, body, query_params, region, account_id)
+
+
+def _policy_arn(query_params: dict) -> str:
+    """The managed policy that a call is about, by its ARN, or by the name it is made under."""
+    arn = iam_actions._query_param(query_params, "PolicyArn")
+    name = iam_actions._query_param(query_params, "PolicyName")
+    if arn or not name:
+        return arn or ""
+    path = iam_actions._query_param(query_params, "Path") or "/"
+    return f"arn:aws:iam::{get_account_id()}:policy{path}{name}"
 
 
 def _tags_of(service: str, resource_arn: str) -> list[dict]:
@@ -62,6 +76,8 @@ def _enforce(access_key_id: str, iam_action: str, service: str, region: str, res
         for tag in _tags_of(service, resource_arn):
             context[f"aws:resourcetag/{tag['Key']}".lower()] = tag["Value"]
             context[f"{service}:resourcetag/{tag['Key']}".lower()] = tag["Value"]
+        if service == "iam" and call is not None and call.params.get("PolicyArn"):
+            context["iam:policyarn"] = str(call.params["PolicyArn"])
         if service == "secretsmanager" and call is not None:
             for parameter in ("Name", "VersionId", "VersionStage", "KmsKeyId", "RecoveryWindowInDays",
                               "ForceDeleteWithoutRecovery"):

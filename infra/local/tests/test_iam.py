@@ -187,6 +187,25 @@ class Conditions(Case):
         self.assertRefused("AccessDeniedException", own.get_parameters,
                            Names=["/keywheel/test/mode", "/keywheel/test/other"], status=400)
 
+    def test_managed_policies_are_bound_by_their_arn(self):
+        user = self.make_user()
+        mine = f"arn:aws:iam::{ACCOUNT}:policy/deny-*"
+        caller = self.make_user(policy=[
+            {"Effect": "Allow", "Action": ["iam:CreatePolicy", "iam:DeletePolicy"], "Resource": mine},
+            {"Effect": "Allow", "Action": ["iam:AttachUserPolicy", "iam:DetachUserPolicy"], "Resource": "*",
+             "Condition": {"ArnLike": {"iam:PolicyARN": mine}}}])
+        root, own = client("iam"), client("iam", self.make_key(caller))
+        document = json.dumps({"Version": "2012-10-17", "Statement": [EVERYTHING]})
+        theirs = root.create_policy(PolicyName=f"theirs-{user}", PolicyDocument=document)["Policy"]["Arn"]
+        self.assertRefused("AccessDenied", own.create_policy, PolicyName=f"other-{user}", PolicyDocument=document,
+                           status=403)
+        self.assertRefused("AccessDenied", own.attach_user_policy, UserName=user, PolicyArn=theirs, status=403)
+        self.assertRefused("AccessDenied", own.delete_policy, PolicyArn=theirs, status=403)
+        made = own.create_policy(PolicyName=f"deny-{user}", PolicyDocument=document)["Policy"]["Arn"]
+        own.attach_user_policy(UserName=user, PolicyArn=made)
+        own.detach_user_policy(UserName=user, PolicyArn=made)
+        own.delete_policy(PolicyArn=made)
+
     def test_secrets_are_bound_to_a_tag_by_either_key(self):
         root, secrets = client("secretsmanager"), {}
         for label, tags in (("tagged", [{"Key": "keywheel:user", "Value": "u"}]), ("untagged", [])):

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aws_sdk_iam::types::StatusType;
 use aws_sdk_sfn::types::ExecutionStatus;
 use serde_json::{Value, json};
 
@@ -26,6 +27,8 @@ pub(super) struct Started {
     run: Run,
     /// The runs that led there.
     before: Vec<Run>,
+    /// The state whose entry is the flow's end, where the run goes on for long after it.
+    until: Option<&'static str>,
     _laggard: Option<Laggard>,
 }
 
@@ -34,8 +37,8 @@ type Start = fn(Arc<Cloud>) -> Pin<Box<dyn Future<Output = Started> + Send>>;
 /// A flow by name.
 pub(super) type Flow = (&'static str, Start);
 
-/// All flows. Which of them use which right is seen by running them.
-pub(super) const FLOWS: [Flow; 10] = [
+/// The flows of a rotation. Which of them use which right is seen by running them.
+pub(super) const ROTATION: [Flow; 11] = [
     ("a whole rotation, with a machine waiting", |cloud| Box::pin(whole(cloud))),
     ("a first adoption", |cloud| Box::pin(adoption(cloud))),
     ("a run that is blocked, with a machine waiting", |cloud| Box::pin(blocked(cloud))),
@@ -46,11 +49,16 @@ pub(super) const FLOWS: [Flow; 10] = [
     ("a run that is taken over before it promotes", |cloud| Box::pin(taken_over_early(cloud))),
     ("a promotion that is turned back", |cloud| Box::pin(turned_back(cloud))),
     ("an old key that stays in use", |cloud| Box::pin(held(cloud))),
+    ("a leaked key whose evidence time is over", |cloud| Box::pin(evidence(cloud))),
 ];
 
 impl Started {
-    fn of(scene: Scene, run: Run) -> Self {
-        Self { scene: Some(scene), run, before: Vec::new(), _laggard: None }
+    pub(super) fn of(scene: Scene, run: Run) -> Self {
+        Self { scene: Some(scene), run, before: Vec::new(), until: None, _laggard: None }
+    }
+
+    pub(super) fn until(self, state: &'static str) -> Self {
+        Self { until: Some(state), ..self }
     }
 }
 
@@ -83,7 +91,7 @@ async fn adoption(cloud: Arc<Cloud>) -> Started {
 
 async fn blocked(cloud: Arc<Cloud>) -> Started {
     let run = awaited(&cloud, &format!("e2e/none-{}", fresh())).await;
-    Started { scene: None, run, before: Vec::new(), _laggard: None }
+    Started { scene: None, run, before: Vec::new(), until: None, _laggard: None }
 }
 
 async fn failed(cloud: Arc<Cloud>) -> Started {
@@ -157,7 +165,20 @@ async fn held(cloud: Arc<Cloud>) -> Started {
     let laggard = Laggard::start(&cloud, &old);
     let policy = brief_but(&json!({ "max_overlap": "5s" }));
     let run = scene.start_with(&new_id(), json!({ "policy": policy })).await;
-    Started { scene: Some(scene), run, before: Vec::new(), _laggard: Some(laggard) }
+    Started { _laggard: Some(laggard), ..Started::of(scene, run) }
+}
+
+async fn evidence(cloud: Arc<Cloud>) -> Started {
+    let (scene, _) = Scene::managed(&cloud, "right-evidence").await;
+    let leaked = scene.make_key().await;
+    scene.set_key(&leaked.id, StatusType::Inactive).await;
+    let record = json!({
+        "schema": 1, "key": leaked.id, "user": scene.user, "incident": new_id(), "state": "closed",
+        "at": jiff::Timestamp::now() - jiff::SignedDuration::from_hours(31 * 24),
+    });
+    cloud.set_parameter(&format!("incidents/{}", leaked.id), &record.to_string()).await;
+    let run = scene.start().await;
+    Started::of(scene, run)
 }
 
 /// How a flow ended, as far as a person or the next run can tell.
@@ -172,6 +193,12 @@ pub(super) struct End {
     callers_named: bool,
     active_keys: usize,
     inactive_keys: usize,
+    /// Of an incident: which steps failed on the way, how the application gets a key, how many regions were read.
+    failed: BTreeSet<String>,
+    way: String,
+    regions: u64,
+    /// The policies that the user has.
+    policies: usize,
 }
 
 /// A flow's end, and the calls of its run: by function and action, the moment of the first one.
@@ -189,11 +216,13 @@ pub(super) struct Seen {
 
 /// Entered as often as the clock wants while a run waits for quiet; every other state has its number of visits.
 const LOOP: [&str; 4] = ["Overlap", "DeactivateKey", "AfterDeactivate", "NotifyStillInUse"];
+/// The looks at the keys after containment: a replacement that is just being stored is looked at once more.
+const LOOKS: [&str; 4] = ["WaitSoon", "CheckReplacement", "LookAgain", "AfterLook"];
 
 /// The way a run took: its states, and those that it came to again.
 fn path(visited: Vec<String>) -> BTreeSet<String> {
     let mut path = BTreeSet::new();
-    for state in visited {
+    for state in visited.into_iter().filter(|state| !LOOKS.contains(&state.as_str())) {
         if path.contains(&state) && !LOOP.contains(&state.as_str()) {
             path.insert(format!("{state} again"));
         }
@@ -218,7 +247,13 @@ pub(super) async fn follow(
         if *told.status() != ExecutionStatus::Running {
             break Some(end(&started).await);
         }
-        let visited = path(run.visited().await);
+        let visited = run.visited().await;
+        if started.until.is_some_and(|until| visited.iter().any(|state| state == until)) {
+            let end = end(&started).await;
+            run.stop().await;
+            break Some(end);
+        }
+        let visited = path(visited);
         if known.is_some_and(|known| !visited.is_subset(known)) {
             run.stop().await;
             break None;
@@ -245,22 +280,48 @@ pub(super) async fn follow(
     Seen { end, uses, needs, denied }
 }
 
+/// How an execution stands: its status and its document, at its end or where the flow ends.
+async fn standing(started: &Started) -> (ExecutionStatus, Value) {
+    match started.until {
+        Some(state) if started.run.goes_on().await => {
+            (ExecutionStatus::Running, started.run.given_to(state).await)
+        }
+        _ => {
+            let ended = started.run.end().await;
+            (ended.status, ended.doc)
+        }
+    }
+}
+
 async fn end(started: &Started) -> End {
-    let (ended, visited) = (started.run.end().await, started.run.visited().await);
-    let keys = match &started.scene {
-        Some(scene) => scene.keys().await,
-        None => BTreeMap::new(),
+    let (status, doc) = standing(started).await;
+    if let Some(run) = doc.pointer("/replacement/run").and_then(Value::as_str) {
+        // What it makes of the keys belongs to the end.
+        started.run.sibling(run).end().await;
+    }
+    let visited = started.run.visited().await;
+    let (keys, policies) = match &started.scene {
+        Some(scene) => (scene.keys().await, scene.policies().await),
+        None => (BTreeMap::new(), 0),
     };
     let named = |gate: &Value| gate["callers"].as_array().is_some_and(|callers| !callers.is_empty());
+    let text = |at: &str| doc.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let why = ["/why/code", "/why/text", "/why/remedy"].map(text).join(" | ");
+    let failed = doc["failed"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let step = |note: &str| note.split(':').next().unwrap_or_default().to_owned();
     End {
-        status: ended.status.clone(),
-        outcome: ended.outcome().to_owned(),
-        code: ended.text("/why/code").to_owned(),
+        status,
+        outcome: text("/outcome"),
+        code: text("/why/code"),
         visited: path(visited),
-        delivered: ended.text("/delivery").to_owned(),
-        answered: ended.doc["answered"] == true,
-        callers_named: named(&ended.doc["gate"]) && ended.why().contains("Seen: "),
+        delivered: text("/delivery"),
+        answered: doc["answered"] == true,
+        callers_named: named(&doc["gate"]) && why.contains("Seen: "),
         active_keys: keys.values().filter(|active| **active).count(),
         inactive_keys: keys.values().filter(|active| !**active).count(),
+        failed: failed.map(step).collect(),
+        way: text("/replacement/way"),
+        regions: doc.pointer("/findings/read").and_then(Value::as_u64).unwrap_or_default(),
+        policies,
     }
 }

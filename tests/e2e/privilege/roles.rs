@@ -8,8 +8,8 @@ use support::walker::function;
 
 use crate::cloud::Cloud;
 
-/// Granted to every function's platform and enforced by AWS alone: the contract tests pin these.
-const UNENFORCED: [&str; 3] = ["logs:", "xray:", "kms:"];
+/// Enforced by AWS alone, the first three for every function's platform: the contract tests pin these.
+const UNENFORCED: [&str; 4] = ["logs:", "xray:", "kms:", "account:"];
 
 /// A role with its inline policy, as it was deployed.
 #[derive(Debug, Clone)]
@@ -33,8 +33,16 @@ pub(super) struct Grant {
     pub(super) action: String,
 }
 
-/// Every function's role. Fails where a function shares one, or has policies of another kind.
-pub(super) async fn deployed(cloud: &Cloud) -> BTreeMap<String, Role> {
+/// The functions that a machine's states call.
+pub(super) fn functions_of(name: &str) -> BTreeSet<String> {
+    let machine = machine(name);
+    let states = states(&machine).into_iter();
+    let called = states.filter_map(|(_, state)| state.get("Resource")?.as_str());
+    called.filter(|resource| !resource.contains("StartExecution")).map(function).collect()
+}
+
+/// These functions' roles. Fails where a function shares one, or has policies of another kind.
+pub(super) async fn deployed(cloud: &Cloud, functions: BTreeSet<String>) -> BTreeMap<String, Role> {
     let list = cloud.iam.list_roles().into_paginator().items().send();
     let names: Vec<String> = list
         .collect::<Result<Vec<_>, _>>()
@@ -44,11 +52,6 @@ pub(super) async fn deployed(cloud: &Cloud) -> BTreeMap<String, Role> {
         .map(|role| role.role_name().to_owned())
         .collect();
     let mut roles = BTreeMap::new();
-    // Those of the rotation. The emergency's are held to the calls that its functions make by the contract tests:
-    // most of what it may do is for faults that take days to show their end.
-    let machine = machine("rotation");
-    let functions = states(&machine).into_iter().filter_map(|(_, state)| state.get("Resource")?.as_str());
-    let functions: BTreeSet<String> = functions.map(function).collect();
     for function in &functions {
         let part = format!("-{}Role-", pascal(function));
         let own: Vec<&String> = names.iter().filter(|name| name.contains(&part)).collect();

@@ -1,0 +1,161 @@
+//! The flows of an incident that between them use every right of its functions' roles.
+//!
+//! Each is an execution of the incident's machine, begun with the document that triage would have handed over. What
+//! takes a day and a half is begun at its end.
+
+use std::sync::Arc;
+
+use aws_sdk_iam::types::StatusType;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::flows::{Flow, Started};
+use crate::blocked::refusal;
+use crate::cloud::{Cloud, Pair};
+use crate::emergency::{Alarm, exposed};
+use crate::run::Run;
+use crate::scene::Scene;
+
+/// Where an incident has its outcome, and only the longest session is waited for.
+const TOLD: &str = "WaitForSessions";
+
+/// All of them.
+pub(super) const INCIDENTS: [Flow; 8] = [
+    ("a leaked key of a managed user", |cloud| Box::pin(managed(cloud))),
+    ("a leaked key of nobody's", |cloud| Box::pin(nobodys(cloud))),
+    ("a report over the bus", |cloud| Box::pin(reported(cloud))),
+    ("a key that cannot be made Inactive", |cloud| Box::pin(stubborn(cloud))),
+    ("a user whose own policies are full", |cloud| Box::pin(full(cloud))),
+    ("a deny whose time has come", |cloud| Box::pin(lifted(cloud))),
+    ("a managed deny whose time has come", |cloud| Box::pin(lifted_managed(cloud))),
+    ("a user's leaked key that is denied already", |cloud| Box::pin(denied(cloud))),
+];
+
+/// Starts an incident about this key, with what `change` makes of its document.
+async fn begin(cloud: &Arc<Cloud>, key: &str, user: &str, change: impl FnOnce(&mut Value)) -> Run {
+    let (alarm, event) = (Alarm::prepared(cloud), exposed(key, user));
+    let incident = alarm.incident_about(&event);
+    let mut doc = alarm.document_about(&event);
+    change(&mut doc);
+    start(cloud, &incident, &doc).await;
+    incident
+}
+
+async fn start(cloud: &Cloud, incident: &Run, doc: &Value) {
+    let call = cloud.sfn.start_execution().state_machine_arn(&cloud.incident).name(&incident.id);
+    call.input(doc.to_string()).send().await.unwrap();
+}
+
+async fn stranger(cloud: &Arc<Cloud>, what: &str) -> (Scene, Pair) {
+    let scene = Scene::stranger(cloud, what).await;
+    let pair = scene.make_key().await;
+    (scene, pair)
+}
+
+async fn managed(cloud: Arc<Cloud>) -> Started {
+    let (scene, pair) = Scene::managed(&cloud, "right-leak").await;
+    let run = begin(&cloud, &pair.id, &scene.user, |_| {}).await;
+    Started::of(scene, run).until(TOLD)
+}
+
+async fn nobodys(cloud: Arc<Cloud>) -> Started {
+    let (scene, pair) = stranger(&cloud, "right-none").await;
+    let call = cloud.iam.delete_access_key().user_name(&scene.user).access_key_id(&pair.id);
+    call.send().await.unwrap();
+    // Whose it is can only be asked for by account.
+    let run = begin(&cloud, "AKIA2OGYBAH6QKEYWHEL", &scene.user, |_| {}).await;
+    Started::of(scene, run)
+}
+
+async fn reported(cloud: Arc<Cloud>) -> Started {
+    let (scene, pair) = stranger(&cloud, "right-report").await;
+    let run = begin(&cloud, &pair.id, &scene.user, |doc| doc["reported"] = json!(true)).await;
+    Started::of(scene, run).until(TOLD)
+}
+
+async fn stubborn(cloud: Arc<Cloud>) -> Started {
+    let (scene, pair) = stranger(&cloud, "right-stubborn").await;
+    let (alarm, event) = (Alarm::prepared(&cloud), exposed(&pair.id, &scene.user));
+    let incident = alarm.incident_about(&event);
+    // A failure that is not a refusal: no right of anybody's is in question.
+    cloud.fault(refusal(&incident.id, ("iam", "UpdateAccessKey"), 500, "ServiceFailure")).await;
+    start(&cloud, &incident, &alarm.document_about(&event)).await;
+    Started::of(scene, incident).until("WaitToTryAgain")
+}
+
+async fn full(cloud: Arc<Cloud>) -> Started {
+    let (scene, pair) = stranger(&cloud, "right-full").await;
+    // Close to the 2,048 characters that all of a user's own policies have.
+    let sids: Vec<Value> = (0..18)
+        .map(|number| {
+            json!({ "Sid": format!("Filler{number:06}"), "Effect": "Deny", "Action": "s3:DeleteBucketWebsite", "Resource": format!("arn:aws:s3:::none-{number:04}") })
+        })
+        .collect();
+    let document = json!({ "Version": "2012-10-17", "Statement": sids }).to_string();
+    assert!((1_900..2_048).contains(&document.len()), "{} characters", document.len());
+    let call = cloud.iam.put_user_policy().user_name(&scene.user).policy_name("theirs");
+    call.policy_document(document).send().await.unwrap();
+    let run = begin(&cloud, &pair.id, &scene.user, |_| {}).await;
+    Started::of(scene, run).until(TOLD)
+}
+
+/// The document of an incident that has denied sessions a day and a half ago.
+fn over(
+    doc: &mut Value,
+    (scene, pair): (&Scene, &Pair),
+    policy: &str,
+    arn: Option<&str>,
+    cut_off: Timestamp,
+) {
+    doc["user"] = json!(scene.user);
+    doc["keys"] = json!([pair.id]);
+    doc["known"] = json!([pair.id]);
+    doc["contained_at"] = json!(cut_off - SignedDuration::from_mins(1));
+    doc["phase"] = json!("look");
+    doc["looks"] = json!(1);
+    doc["deny"] = json!({ "policy": policy, "cut_off": cut_off, "until": Timestamp::now() });
+    if let Some(arn) = arn {
+        doc["deny"]["arn"] = json!(arn);
+    }
+}
+
+fn long_ago() -> Timestamp {
+    let at = Timestamp::now() - SignedDuration::from_hours(37);
+    Timestamp::from_second(at.as_second()).unwrap()
+}
+
+async fn lifted(cloud: Arc<Cloud>) -> Started {
+    let (scene, pair) = stranger(&cloud, "right-lift").await;
+    scene.set_key(&pair.id, StatusType::Inactive).await;
+    let (name, cut_off) = (format!("keywheel-deny-sessions-{}", pair.id), long_ago());
+    let call = cloud.iam.put_user_policy().user_name(&scene.user).policy_name(&name);
+    call.policy_document(keywheel::sessions::deny_before(cut_off)).send().await.unwrap();
+    let run =
+        begin(&cloud, &pair.id, &scene.user, |doc| over(doc, (&scene, &pair), &name, None, cut_off)).await;
+    Started::of(scene, run)
+}
+
+async fn lifted_managed(cloud: Arc<Cloud>) -> Started {
+    let (scene, pair) = stranger(&cloud, "right-managed").await;
+    scene.set_key(&pair.id, StatusType::Inactive).await;
+    let (name, cut_off) = (format!("keywheel-deny-sessions-{}-1", pair.id), long_ago());
+    let made = cloud.iam.create_policy().policy_name(&name);
+    let made = made.policy_document(keywheel::sessions::deny_before(cut_off)).send().await.unwrap();
+    let arn = made.policy().unwrap().arn().unwrap().to_owned();
+    cloud.iam.attach_user_policy().user_name(&scene.user).policy_arn(&arn).send().await.unwrap();
+    let change = |doc: &mut Value| over(doc, (&scene, &pair), &name, Some(&arn), cut_off);
+    let run = begin(&cloud, &pair.id, &scene.user, change).await;
+    Started::of(scene, run)
+}
+
+async fn denied(cloud: Arc<Cloud>) -> Started {
+    let (scene, pair) = stranger(&cloud, "right-denied").await;
+    // An incident that began later, and got there first, has denied more than this one would.
+    let later = Timestamp::now() + SignedDuration::from_mins(5);
+    let later = Timestamp::from_second(later.as_second()).unwrap();
+    let call = cloud.iam.put_user_policy().user_name(&scene.user);
+    let call = call.policy_name(format!("keywheel-deny-sessions-{}", pair.id));
+    call.policy_document(keywheel::sessions::deny_before(later)).send().await.unwrap();
+    let run = begin(&cloud, &pair.id, &scene.user, |_| {}).await;
+    Started::of(scene, run).until(TOLD)
+}
