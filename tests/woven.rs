@@ -25,6 +25,9 @@ const FOUND: [u64; 32] = [
     29_620, 39_061,
 ];
 
+/// After how many schedules a long search says how far it is.
+const SAID_EVERY: u64 = 10_000;
+
 /// What the threads are called that play schedules. A promise broken there becomes a story; the panic that
 /// tells of it is not for the screen.
 const WEAVER: &str = "weaver";
@@ -40,7 +43,8 @@ fn only_stories() {
 
 /// Plays the seeds on all processors.
 fn weave(seeds: impl Iterator<Item = u64> + Send, targets: &[Target]) -> (Tally, Vec<Story>) {
-    let next = Mutex::new(seeds);
+    // Counted as they are handed out: what a thread has in hand may still fail.
+    let next = Mutex::new(seeds.zip(1_u64..));
     let result = Mutex::new((Tally::default(), Vec::new()));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
@@ -48,10 +52,17 @@ fn weave(seeds: impl Iterator<Item = u64> + Send, targets: &[Target]) -> (Tally,
             let weaver = std::thread::Builder::new().name(WEAVER.to_owned());
             let work = || {
                 let (mut tally, mut stories) = (Tally::default(), Vec::new());
-                while let Some(seed) = { next.lock().unwrap().next() } {
+                while let Some((seed, number)) = { next.lock().unwrap().next() } {
+                    if number.is_multiple_of(SAID_EVERY) {
+                        say(&format!("woven: {number} schedules begun"));
+                    }
                     match play(&Schedule::draw(seed, targets), |_| {}) {
                         Ok(reached) => tally.add(reached),
-                        Err(story) => stories.push(*story),
+                        Err(story) => {
+                            // At once: who searches for an hour must not wait for it.
+                            say(&format!("woven: seed {seed}: {}", story.what));
+                            stories.push(*story);
+                        }
                     }
                 }
                 let mut result = result.lock().unwrap();

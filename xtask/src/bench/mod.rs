@@ -45,19 +45,12 @@ pub(crate) struct Options {
     /// Measure the programs of this directory, named after their functions, instead of building them.
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
-    /// How many of the cases are measured, from the first on.
-    #[arg(skip = CASES.len())]
-    cases: usize,
 }
-
-/// The functions of a key's life, which the suite holds to the gate. The emergency's come after them in the list;
-/// their ratios are not held yet.
-const HELD: usize = 8;
 
 impl Options {
     /// What the suite runs.
     pub(crate) fn for_the_suite() -> Self {
-        Self { json: false, gate: 15.0, repetitions: 5, programs: None, cases: HELD }
+        Self { json: false, gate: 15.0, repetitions: 5, programs: None }
     }
 }
 
@@ -89,7 +82,7 @@ async fn measure(screen: &Screen, options: &Options) -> Result<Report> {
     let bench = Bench { services: &services, roots, scratch: &scratch.dir };
 
     let mut rows = Vec::new();
-    for case in CASES.into_iter().take(options.cases) {
+    for case in CASES {
         let program =
             lambdas.get(case.name).ok_or_else(|| Error::from(format!("no program {}", case.name)))?;
         let (bare, zipped) = release::sizes(&venv, program, &scratch.dir).await?;
