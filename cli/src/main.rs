@@ -2,6 +2,7 @@
 
 mod args;
 mod containment;
+mod drill;
 mod emergency;
 mod enroll;
 mod error;
@@ -62,6 +63,7 @@ async fn dispatch(cli: &Cli, out: &Out) -> Result<Exit> {
             emergency::check(out, file)
         }
         Command::Emergency(args) => emergency::run(&place().await?, out, args).await,
+        Command::Drill(args) => drill::run(&place().await?, out, args).await,
         // It speaks to nobody.
         Command::Triage(args) => Ok(triage::run(out, args)),
     }

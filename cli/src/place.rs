@@ -26,6 +26,8 @@ pub(crate) struct Place {
     pub(crate) machine: String,
     /// The emergency machine's ARN.
     pub(crate) emergency: String,
+    /// The bus that takes reports of leaked keys.
+    pub(crate) leaks: String,
     endpoint: Option<String>,
 }
 
@@ -64,7 +66,9 @@ impl Place {
         let machine = named("KEYWHEEL_ROTATION_ARN", "rotation")?;
         let emergency = named("KEYWHEEL_EMERGENCY_ARN", "emergency")?;
         let (caller, stage) = (arn.to_owned(), common.stage.clone());
-        Ok(Self { config, account, caller, partition, region, stage, machine, emergency, endpoint })
+        let leaks = std::env::var("KEYWHEEL_LEAK_BUS").ok().filter(|name| !name.is_empty());
+        let leaks = leaks.unwrap_or_else(|| format!("keywheel-{stage}-leaks"));
+        Ok(Self { config, account, caller, partition, region, stage, machine, emergency, leaks, endpoint })
     }
 
     /// LOCAL or AWS, so that nobody mistakes one for the other.
@@ -116,6 +120,16 @@ impl Place {
 
     pub(crate) fn ssm(&self) -> aws_sdk_ssm::Client {
         aws_sdk_ssm::Client::new(&self.config)
+    }
+
+    pub(crate) fn events(&self) -> aws_sdk_eventbridge::Client {
+        aws_sdk_eventbridge::Client::new(&self.config)
+    }
+
+    /// The same place as somebody else sees it.
+    pub(crate) fn acting_as(&self, credentials: aws_sdk_iam::config::Credentials) -> SdkConfig {
+        let provider = aws_sdk_iam::config::SharedCredentialsProvider::new(credentials);
+        self.config.clone().into_builder().credentials_provider(provider).build()
     }
 
     /// Secrets Manager in the region of the secret.

@@ -68,6 +68,12 @@ impl Switches {
         }
     }
 
+    /// As if these had been stored.
+    #[cfg(test)]
+    pub(crate) fn of_values(mode: &str, containment: &str) -> Self {
+        Self::of(Some(mode), Some(containment))
+    }
+
     /// What a rotation would do under this mode; nothing where it would simply rotate.
     pub(crate) fn caution(&self) -> Option<String> {
         match self.mode.value.parse() {

@@ -5,6 +5,7 @@ use keywheel::policy::Span;
 use keywheel::switch::Containment;
 
 use super::{after, any_case};
+use crate::drill::Family;
 
 #[derive(Debug, Args)]
 #[command(after_help = after("\
@@ -113,4 +114,26 @@ pub(crate) enum EmergencyAction {
         #[arg(long, short)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = after("\
+Examples:
+  keywheel drill                      a report of our own, over the leak bus
+  keywheel drill --bound 10s --yes    exit code 6 where the key is Inactive later than that
+
+A throwaway user with a key, a secret and a session is made, the key is reported as leaked, and it is
+measured when it is Inactive, its session denied and its application supplied with another one. All
+that was made is removed, also after Ctrl-C. The result is kept in /keywheel/<stage>/drill. Subscribers
+are told as in earnest: tell them before."))]
+pub(crate) struct Drill {
+    /// Who says that the key has leaked
+    #[arg(long, value_enum, default_value_t = Family::Own)]
+    pub(crate) family: Family,
+    /// Within what time the key must be Inactive: 60s unless given, 5m at most
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) bound: Option<Span>,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }

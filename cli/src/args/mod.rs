@@ -8,7 +8,7 @@ use keywheel::rotation::Reason;
 use keywheel::switch::Mode;
 
 use crate::error::{EXIT_CODES, Trouble};
-pub(crate) use leaks::{ContainmentArgs, EmergencyAction, EmergencyArgs, IncidentArgs, Revoke};
+pub(crate) use leaks::{ContainmentArgs, Drill, EmergencyAction, EmergencyArgs, IncidentArgs, Revoke};
 
 /// Rotates AWS IAM access keys without downtime.
 ///
@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Containment(ContainmentArgs),
     /// Show, check or set the policy that decides about findings
     Emergency(EmergencyArgs),
+    /// Leak a throwaway key, and measure how long it lives
+    Drill(Drill),
     /// Say what an event about a leaked key would set in motion
     Triage(TriageArgs),
 }

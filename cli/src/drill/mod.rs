@@ -1,0 +1,255 @@
+//! `keywheel drill`: a throwaway user's key leaks, and the time until it is dead is measured.
+//!
+//! Nothing is simulated: the event goes through the rule that a real one goes through, and what is asked afterwards
+//! is IAM, with the leaked session's own credentials. Whatever happens, all that was made is removed.
+
+mod events;
+mod stage;
+
+use std::time::{Duration, Instant};
+
+use keywheel::StepError;
+use keywheel::policy::Span;
+use keywheel::switch::{Containment, Mode};
+use serde_json::{Value, json};
+
+use crate::args::Drill;
+use crate::error::{Exit, Result, Trouble};
+use crate::output::{Out, table};
+use crate::place::Place;
+use crate::switches::Switches;
+use crate::time;
+use stage::Stage;
+
+pub(crate) use events::Family;
+
+/// Within what time the key must be Inactive, unless it is said.
+const BOUND: Span = Span::seconds(60);
+/// How long the deny and the replacement are waited for: neither has a promise of seconds.
+const PATIENCE: Duration = Duration::from_mins(5);
+/// How often is looked.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// From the event on, after how long something was so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Times {
+    inactive: Option<Duration>,
+    denied: Option<Duration>,
+    replaced: Option<Duration>,
+}
+
+impl Times {
+    const fn all(&self) -> bool {
+        self.inactive.is_some() && self.denied.is_some() && self.replaced.is_some()
+    }
+
+    /// What was not so in time.
+    fn failures(&self, bound: Duration) -> Vec<String> {
+        let mut failures = Vec::new();
+        match self.inactive {
+            None => failures.push(format!("the key was not Inactive within {}", time::short(PATIENCE))),
+            Some(took) if took > bound => failures.push(format!(
+                "the key was Inactive after {:.1} s, and the bound is {}",
+                took.as_secs_f64(),
+                time::short(bound)
+            )),
+            Some(_) => {}
+        }
+        for (what, took) in
+            [("the session was not denied", self.denied), ("the application got no key", self.replaced)]
+        {
+            if took.is_none() {
+                failures.push(format!("{what} within {}", time::short(PATIENCE)));
+            }
+        }
+        failures
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let row = |what: &str, took: Option<Duration>| {
+            vec![
+                what.to_owned(),
+                took.map_or_else(|| "never".to_owned(), |took| format!("{:.1} s", took.as_secs_f64())),
+            ]
+        };
+        vec![
+            row("key Inactive", self.inactive),
+            row("its session denied", self.denied),
+            row("application with another key", self.replaced),
+        ]
+    }
+
+    fn json(&self) -> Value {
+        let millis = |took: Option<Duration>| took.and_then(|took| u64::try_from(took.as_millis()).ok());
+        json!({
+            "inactive_ms": millis(self.inactive),
+            "denied_ms": millis(self.denied),
+            "replaced_ms": millis(self.replaced),
+        })
+    }
+}
+
+/// Where the result of the last one is kept; Parameter Store keeps the hundred before it.
+fn parameter(stage: &str) -> String {
+    format!("/keywheel/{stage}/drill")
+}
+
+/// Runs the command.
+pub(crate) async fn run(place: &Place, out: &Out, args: &Drill) -> Result<Exit> {
+    out.note(&place.line());
+    let bound = args.bound.unwrap_or(BOUND).get();
+    if bound.is_zero() || bound > PATIENCE {
+        return Err(Trouble::new(
+            format!("The bound must be more than nothing and at most {}.", time::short(PATIENCE)),
+            "Nothing was changed. Give --bound 60s, for example.",
+        ));
+    }
+    args.family.may_be_sent(place)?;
+    ready(&Switches::read(place).await?)?;
+    out.note(
+        "A user, a key and a secret are made for this, the key leaks, and all of it is removed. People are told as in earnest.",
+    );
+    out.confirm("Begin?", args.yes)?;
+
+    let mut stage = Stage::new();
+    out.note(&format!("The throwaway user is {}.", stage.user));
+    let played = tokio::select! {
+        played = play(place, out, &mut stage, args.family) => played,
+        _ = tokio::signal::ctrl_c() => Err(Trouble::new("The drill was interrupted.", "")),
+    };
+    let left = stage.remove(place).await;
+    for what in &left {
+        out.note(&format!("Left behind: {what}"));
+    }
+    let times = match played {
+        Ok(times) => times,
+        Err(trouble) => {
+            let cleared = if left.is_empty() {
+                "All that was made is removed."
+            } else {
+                "Remove what is left behind by hand."
+            };
+            return Err(Trouble::new(
+                trouble.text,
+                format!("{} {cleared}", trouble.remedy).trim().to_owned(),
+            ));
+        }
+    };
+    let failures = times.failures(bound);
+    out.lines(&table(&times.rows()));
+    for failure in &failures {
+        out.line(&format!("Failed: {failure}."));
+    }
+    if failures.is_empty() {
+        out.line(&format!("Passed: the bound is {}. All that was made is removed.", time::short(bound)));
+    }
+    let mut result = json!({
+        "at": jiff::Timestamp::now(),
+        "by": place.caller,
+        "family": args.family,
+        "bound_ms": u64::try_from(bound.as_millis()).unwrap_or(u64::MAX),
+        "passed": failures.is_empty(),
+        "failures": failures,
+        "left": left,
+    });
+    if let (Some(fields), Some(more)) = (result.as_object_mut(), times.json().as_object()) {
+        fields.extend(more.clone());
+    }
+    let kept = keep(place, &result).await;
+    if let Err(error) = &kept {
+        out.trouble(Some("the record of the drill"), &Trouble::from(error.clone()));
+    }
+    out.json(&result);
+    let good = failures.is_empty() && left.is_empty() && kept.is_ok();
+    Ok(if good { Exit::Done } else { Exit::Failed })
+}
+
+/// Where nothing would be contained or replaced, a drill shows nothing.
+fn ready(switches: &Switches) -> Result<()> {
+    let refuse = |what: &str, is: &str, remedy: &str| {
+        Err(Trouble::new(
+            format!("A drill shows nothing while {what} is {is}."),
+            format!("Nothing was changed. {remedy}"),
+        ))
+    };
+    let (mode, containment) = (&switches.mode.value, &switches.containment.value);
+    if containment.parse() != Ok(Containment::On) {
+        return refuse("containment", containment, "`keywheel containment on` first.");
+    }
+    if mode.parse() != Ok(Mode::Live) {
+        return refuse("the mode", mode, "`keywheel mode live` first: the replacement is a rotation.");
+    }
+    Ok(())
+}
+
+async fn play(place: &Place, out: &Out, stage: &mut Stage, family: Family) -> Result<Times> {
+    let scene = stage.build(place).await?;
+    out.note(&format!("Key {} works, and so does a session minted from it.", scene.key));
+    family.send(place, &scene.key, &stage.user).await?;
+    let began = Instant::now();
+    out.note("The event is sent.");
+    let mut times = Times::default();
+    let mut told = 0;
+    while !times.all() && began.elapsed() < PATIENCE {
+        if times.inactive.is_none() && scene.is_inactive(place, &stage.user).await {
+            times.inactive = Some(began.elapsed());
+        }
+        if times.denied.is_none() && scene.is_denied().await {
+            times.denied = Some(began.elapsed());
+        }
+        if times.replaced.is_none() && scene.is_replaced(place).await {
+            times.replaced = Some(began.elapsed());
+        }
+        let so = times.rows().iter().filter(|row| row[1] != "never").count();
+        if so != told {
+            told = so;
+            let rows = times.rows();
+            let words: Vec<String> = rows.iter().map(|row| format!("{} {}", row[0], row[1])).collect();
+            out.note(&words.join(", "));
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+    Ok(times)
+}
+
+async fn keep(place: &Place, result: &Value) -> std::result::Result<(), StepError> {
+    let call = place.ssm().put_parameter().name(parameter(&place.stage)).value(result.to_string());
+    let kept = call.r#type(aws_sdk_ssm::types::ParameterType::String).overwrite(true).send().await;
+    kept.map(|_| ()).map_err(|error| StepError::from_sdk("ssm:PutParameter", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn only_all_of_it_in_time_is_a_pass() {
+        let good =
+            Times { inactive: Some(seconds(2)), denied: Some(seconds(70)), replaced: Some(seconds(9)) };
+        assert_eq!(good.failures(Duration::from_secs(2)), Vec::<String>::new());
+        let late = good.failures(Duration::from_secs(1));
+        assert!(late.len() == 1 && late[0].contains("after 2.0 s, and the bound is 1s"), "{late:?}");
+        let none = Times::default().failures(Duration::from_secs(1));
+        assert_eq!(none.len(), 3);
+        assert!(none[0].contains("within 5m"), "{none:?}");
+    }
+
+    #[test]
+    fn it_is_refused_where_it_would_show_nothing() {
+        let switches = |mode, containment| Switches::of_values(mode, containment);
+        assert!(ready(&switches("live", "on")).is_ok());
+        for (mode, containment, says) in [
+            ("live", "page", "containment is page"),
+            ("live", "nonsense", "containment is page"),
+            ("paused", "on", "the mode is paused"),
+        ] {
+            let trouble = ready(&switches(mode, containment)).unwrap_err();
+            assert!(trouble.text.contains(says), "{trouble}");
+            assert!(trouble.remedy.starts_with("Nothing was changed"), "{trouble}");
+        }
+    }
+}

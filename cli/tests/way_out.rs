@@ -1,0 +1,300 @@
+//! The way out of an emergency, typed as a person types it, on the local cloud: the compiled command, the real rules,
+//! machines, Lambdas and roles. `cargo xtask test` starts the cloud; without one there is nothing to run against.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test, where a panic with its place is what should be seen, and what it left out"
+)]
+
+use std::env::var;
+use std::time::{Duration, Instant};
+
+use aws_credential_types::Credentials;
+use aws_sdk_iam::types::Tag;
+use aws_types::SdkConfig;
+use aws_types::region::Region;
+use serde_json::{Value, json};
+use std::process::Command;
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+struct Cloud {
+    iam: aws_sdk_iam::Client,
+    store: aws_sdk_secretsmanager::Client,
+    sfn: aws_sdk_sfn::Client,
+    ssm: aws_sdk_ssm::Client,
+    events: aws_sdk_eventbridge::Client,
+    stage: String,
+    incidents: String,
+}
+
+/// What a command said and how it ended.
+struct Said {
+    code: Option<i32>,
+    json: Value,
+    text: String,
+}
+
+impl Cloud {
+    fn here() -> Option<Self> {
+        if var("KEYWHEEL_E2E").is_err() {
+            println!("skipped: no local cloud (`cargo xtask test` starts one)");
+            return None;
+        }
+        let need = |name: &str| var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+        let root =
+            Credentials::new(need("AWS_ACCESS_KEY_ID"), need("AWS_SECRET_ACCESS_KEY"), None, None, "Test");
+        let base = keywheel::aws::base(keywheel::aws::http_client(), root).into_builder();
+        let config: SdkConfig =
+            base.endpoint_url(need("AWS_ENDPOINT_URL")).region(Region::new(need("AWS_REGION"))).build();
+        Some(Self {
+            iam: aws_sdk_iam::Client::new(&config),
+            store: aws_sdk_secretsmanager::Client::new(&config),
+            sfn: aws_sdk_sfn::Client::new(&config),
+            ssm: aws_sdk_ssm::Client::new(&config),
+            events: aws_sdk_eventbridge::Client::new(&config),
+            stage: need("KEYWHEEL_STAGE"),
+            incidents: need("KEYWHEEL_INCIDENT_ARN"),
+        })
+    }
+
+    async fn user(&self, what: &str) -> String {
+        let name = format!("cli-{what}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        self.iam.create_user().user_name(&name).send().await.unwrap();
+        name
+    }
+
+    /// A new key's id and secret.
+    async fn key(&self, user: &str) -> (String, String) {
+        let made = self.iam.create_access_key().user_name(user).send().await.unwrap();
+        let key = made.access_key().unwrap();
+        (key.access_key_id().to_owned(), key.secret_access_key().to_owned())
+    }
+
+    /// A user whose one key is in its secret.
+    async fn managed(&self, what: &str) -> (String, String) {
+        let user = self.user(what).await;
+        let (id, secret) = self.key(&user).await;
+        let value = json!({ "UserName": user, "AccessKeyId": id, "SecretAccessKey": secret });
+        let tag = aws_sdk_secretsmanager::types::Tag::builder().key("keywheel:user").value(&user).build();
+        let made = self.store.create_secret().name(format!("cli/{user}")).secret_string(value.to_string());
+        let made = made.tags(tag).send().await.unwrap();
+        let tag = Tag::builder().key("keywheel:secret").value(made.arn().unwrap()).build().unwrap();
+        self.iam.tag_user().user_name(&user).tags(tag).send().await.unwrap();
+        (user, id)
+    }
+
+    async fn is_active(&self, user: &str, key: &str) -> Option<bool> {
+        let list = self.iam.list_access_keys().user_name(user).send().await.unwrap();
+        let row = list.access_key_metadata().iter().find(|row| row.access_key_id() == Some(key))?;
+        Some(row.status().unwrap().as_str() == "Active")
+    }
+
+    async fn current(&self, user: &str) -> String {
+        let read = self.store.get_secret_value().secret_id(format!("cli/{user}")).send().await.unwrap();
+        let value: Value = serde_json::from_str(read.secret_string().unwrap()).unwrap();
+        value["AccessKeyId"].as_str().unwrap().to_owned()
+    }
+
+    /// GuardDuty finds something about the key.
+    async fn finding(&self, key: &str, user: &str) {
+        let details =
+            json!({ "accessKeyId": key, "principalId": "AIDATEST", "userType": "IAMUser", "userName": user });
+        let detail = json!({
+            "schemaVersion": "2.0", "accountId": "111122223333", "region": "eu-west-1", "severity": 8,
+            "type": "UnauthorizedAccess:IAMUser/MaliciousIPCaller.Custom", "title": "A finding of a test",
+            "resource": { "resourceType": "AccessKey", "accessKeyDetails": details },
+            "service": { "serviceName": "guardduty", "count": 2 },
+        });
+        let entry = aws_sdk_eventbridge::types::PutEventsRequestEntry::builder()
+            .source("aws.guardduty")
+            .detail_type("GuardDuty Finding")
+            .detail(detail.to_string())
+            .build();
+        let sent = self.events.put_events().entries(entry).send().await.unwrap();
+        assert_eq!(sent.failed_entry_count(), 0);
+    }
+
+    /// The documents of the incidents about a key that have ended.
+    async fn ended(&self, key: &str) -> Vec<Value> {
+        let list = self.sfn.list_executions().state_machine_arn(&self.incidents).max_results(200);
+        let mut ended = Vec::new();
+        for execution in list.send().await.unwrap().executions() {
+            let told = self.sfn.describe_execution().execution_arn(execution.execution_arn()).send();
+            let told = told.await.unwrap();
+            if told.input().is_some_and(|input| input.contains(key))
+                && let Some(output) = told.output()
+            {
+                ended.push(serde_json::from_str(output).unwrap());
+            }
+        }
+        ended
+    }
+}
+
+/// Types a command. What it prints holds no secret, so it may be shown.
+fn keywheel(args: &[&str]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keywheel"));
+    let ended = command.arg("--json").args(args).output().unwrap();
+    let (out, err) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
+    let json = out.lines().next_back().and_then(|line| serde_json::from_str(line).ok());
+    Said { code: ended.status.code(), json: json.unwrap_or_default(), text: format!("{out}{err}") }
+}
+
+/// Waits until something holds.
+async fn until<F: Future<Output = bool>>(what: &str, holds: impl FnMut() -> F) {
+    until_within(PATIENCE, what, holds).await;
+}
+
+async fn until_within<F: Future<Output = bool>>(
+    patience: Duration,
+    what: &str,
+    mut holds: impl FnMut() -> F,
+) {
+    let end = Instant::now() + patience;
+    while !holds().await {
+        assert!(Instant::now() < end, "{what} does not come to pass");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_false_alarm_is_undone_in_one_command_and_the_next_report_only_pages() {
+    let Some(cloud) = Cloud::here() else { return };
+    let user = cloud.user("alarm").await;
+    let (key, _) = cloud.key(&user).await;
+    cloud.finding(&key, &user).await;
+    until("containment", || async { cloud.is_active(&user, &key).await == Some(false) }).await;
+    // Where the deny is written only later, the command must take that one off too.
+    let undone = keywheel(&["incident", &key, "--false-alarm", "--reason", "our own scanner"]);
+    assert_eq!((undone.code, &undone.json["state"]), (Some(0), &json!("cleared")), "{}", undone.text);
+    assert_eq!(cloud.is_active(&user, &key).await, Some(true));
+    let left = cloud.iam.list_user_policies().user_name(&user).send().await.unwrap();
+    assert_eq!(left.policy_names(), Vec::<String>::new());
+
+    // GuardDuty repeats itself.
+    let before = cloud.ended(&key).await.len();
+    cloud.finding(&key, &user).await;
+    until("the second incident's end", || async { cloud.ended(&key).await.len() > before }).await;
+    let codes: Vec<Value> = cloud
+        .ended(&key)
+        .await
+        .iter()
+        .map(|doc| doc.pointer("/why/code").cloned().unwrap_or_default())
+        .collect();
+    assert!(codes.contains(&json!("FalseAlarm")), "{codes:?}");
+    assert_eq!(cloud.is_active(&user, &key).await, Some(true), "the key must stay Active");
+
+    // The person was wrong: one more command, and the clearance is gone.
+    let revoked = keywheel(&["revoke", &key, "--wait", "--yes", "--reason", "it was no scanner"]);
+    assert_eq!(revoked.code, Some(0), "{}", revoked.text);
+    assert_eq!(cloud.is_active(&user, &key).await, Some(false));
+}
+
+#[tokio::test]
+async fn a_drill_measures_and_leaves_nothing_behind() {
+    let Some(cloud) = Cloud::here() else { return };
+    for family in ["own", "guard-duty"] {
+        let drill = keywheel(&["drill", "--family", family, "--yes"]);
+        assert_eq!((drill.code, &drill.json["passed"]), (Some(0), &json!(true)), "{}", drill.text);
+        for took in ["inactive_ms", "denied_ms", "replaced_ms"] {
+            assert!(drill.json[took].as_u64().is_some_and(|took| took < 60_000), "{took}: {}", drill.json);
+        }
+        println!("{}", drill.json);
+        // Kept on record, the last one.
+        let name = format!("/keywheel/{}/drill", cloud.stage);
+        let read = cloud.ssm.get_parameter().name(name).send().await.unwrap();
+        let kept: Value = serde_json::from_str(read.parameter().unwrap().value().unwrap()).unwrap();
+        assert_eq!(kept["family"], family);
+    }
+    let users = cloud.iam.list_users().path_prefix("/keywheel-drill/").send().await.unwrap();
+    assert_eq!(users.users().len(), 0, "{:?}", users.users());
+    let secrets = cloud.store.list_secrets().max_results(100).send().await.unwrap();
+    let left = secrets.secret_list().iter().filter_map(|secret| secret.name());
+    assert_eq!(left.filter(|name| name.starts_with("keywheel-drill-")).count(), 0);
+}
+
+/// The policy gives people a minute, or the replacement: what they make of it decides, and silence is containment.
+#[tokio::test]
+async fn each_mode_of_the_policy_but_a_stop_in_time_ends_with_the_key_inactive() {
+    let Some(cloud) = Cloud::here() else { return };
+    let policy = json!({ "rules": [
+        { "user": "cli-stopped-*", "then": { "after": 1 } },
+        { "user": "cli-silent-*", "then": { "after": 1 } },
+        { "user": "cli-first-*", "then": { "replace_first": 1 } },
+        { "user": "cli-paged-*", "then": "page" },
+    ] });
+    let file = std::env::temp_dir().join(format!("keywheel-policy-{}.json", std::process::id()));
+    std::fs::write(&file, policy.to_string()).unwrap();
+    let set = keywheel(&["emergency", "set", file.to_str().unwrap(), "--yes"]);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(set.code, Some(0), "{}", set.text);
+
+    let (stopped, silent, paged) =
+        (cloud.user("stopped").await, cloud.user("silent").await, cloud.user("paged").await);
+    let (first, current) = cloud.managed("first").await;
+    // Somebody's second key: no slot is free for a replacement, which therefore never comes.
+    let (theirs, _) = cloud.key(&first).await;
+    let (stop, silence, page) =
+        (cloud.key(&stopped).await.0, cloud.key(&silent).await.0, cloud.key(&paged).await.0);
+    let began = Instant::now();
+    for (key, user) in [(&stop, &stopped), (&silence, &silent), (&page, &paged), (&current, &first)] {
+        cloud.finding(key, user).await;
+    }
+    until("the page", || async { !cloud.ended(&page).await.is_empty() }).await;
+    assert_eq!(cloud.ended(&page).await[0]["why"]["code"], "ForAPerson");
+    let undone = keywheel(&["incident", &stop, "--false-alarm", "--reason", "a rehearsal"]);
+    assert_eq!(undone.code, Some(0), "{}", undone.text);
+    if began.elapsed() < Duration::from_secs(45) {
+        for (user, key) in [(&silent, &silence), (&first, &current)] {
+            assert_eq!(cloud.is_active(user, key).await, Some(true), "{user}: people have their minute");
+        }
+    }
+    let slow = Duration::from_mins(3);
+    for (user, key) in [(&silent, &silence), (&first, &current)] {
+        until_within(slow, "containment", || async { cloud.is_active(user, key).await == Some(false) }).await;
+        assert!(began.elapsed() >= Duration::from_secs(59), "{user}: {:?}", began.elapsed());
+    }
+    until_within(slow, "the stopped one's end", || async { !cloud.ended(&stop).await.is_empty() }).await;
+    assert_eq!(cloud.ended(&stop).await[0]["why"]["code"], "FalseAlarm");
+    for (user, key) in [(&stopped, &stop), (&paged, &page), (&first, &theirs)] {
+        assert_eq!(cloud.is_active(user, key).await, Some(true), "{user}");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_leak_gives_its_slot_back_and_the_next_rotation_completes() {
+    let Some(cloud) = Cloud::here() else { return };
+    let (user, key) = cloud.managed("closed").await;
+    let revoked = keywheel(&["revoke", &key, "--wait", "--yes"]);
+    assert_eq!(revoked.code, Some(0), "{}", revoked.text);
+    let early = keywheel(&["incident", &key, "--close"]);
+    until("a replacement", || async { cloud.current(&user).await != key }).await;
+    if early.code != Some(0) {
+        // The secret still named the leaked key.
+        assert!(early.text.contains("Not closed."), "{}", early.text);
+        let closed = keywheel(&["incident", &key, "--close"]);
+        assert_eq!(closed.code, Some(0), "{}", closed.text);
+    }
+    let brief = ["--overlap", "1s", "--max-overlap", "20s", "--quiet-window", "1s", "--grace", "1s"];
+    let rotate = [&["rotate", "--user", &user, "--wait"][..], &brief].concat();
+    let kept = keywheel(&rotate);
+    assert!(kept.code != Some(0) && kept.text.contains("EvidenceKept"), "{}", kept.text);
+    assert_eq!(cloud.is_active(&user, &key).await, Some(false));
+
+    // Thirty days cannot be waited for here: the record says that they have passed.
+    let name = format!("/keywheel/{}/incidents/{key}", cloud.stage);
+    let read = cloud.ssm.get_parameter().name(&name).send().await.unwrap();
+    let mut record: Value = serde_json::from_str(read.parameter().unwrap().value().unwrap()).unwrap();
+    record["at"] = json!(jiff::Timestamp::now() - jiff::SignedDuration::from_hours(31 * 24));
+    let call = cloud.ssm.put_parameter().name(&name).value(record.to_string()).overwrite(true);
+    call.r#type(aws_sdk_ssm::types::ParameterType::String).send().await.unwrap();
+    let current = cloud.current(&user).await;
+    let freed = keywheel(&rotate);
+    assert_eq!(freed.code, Some(0), "{}", freed.text);
+    assert_eq!((cloud.is_active(&user, &key).await, cloud.current(&user).await), (None, current.clone()));
+    let rotated = keywheel(&rotate);
+    assert_eq!(rotated.code, Some(0), "{}", rotated.text);
+    assert_ne!(cloud.current(&user).await, current);
+}
