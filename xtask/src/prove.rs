@@ -55,7 +55,8 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
 async fn search(options: &Options, figures: &Path) -> Result<()> {
     let mut tests = cargo();
     // One test's failure must not keep the others' figures back.
-    tests.args(["test", "--no-fail-fast", "--package", "pipeline-tests"]);
+    // Of the whole workspace, as everywhere: of one package alone cargo unites features anew, and builds the SDK again.
+    tests.args(["test", "--no-fail-fast", "--workspace"]);
     for test in ["woven", "faults", "sensitivity", "model"] {
         tests.args(["--test", test]);
     }
