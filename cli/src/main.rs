@@ -2,6 +2,7 @@
 
 mod args;
 mod containment;
+mod doctor;
 mod drill;
 mod emergency;
 mod enroll;
@@ -63,6 +64,7 @@ async fn dispatch(cli: &Cli, out: &Out) -> Result<Exit> {
             emergency::check(out, file)
         }
         Command::Emergency(args) => emergency::run(&place().await?, out, args).await,
+        Command::Doctor => doctor::run(&place().await?, out).await,
         Command::Drill(args) => drill::run(&place().await?, out, args).await,
         // It speaks to nobody.
         Command::Triage(args) => Ok(triage::run(out, args)),

@@ -122,8 +122,21 @@ impl Place {
         aws_sdk_ssm::Client::new(&self.config)
     }
 
-    pub(crate) fn events(&self) -> aws_sdk_eventbridge::Client {
-        aws_sdk_eventbridge::Client::new(&self.config)
+    /// EventBridge of a region.
+    pub(crate) fn events(&self, region: &str) -> aws_sdk_eventbridge::Client {
+        aws_sdk_eventbridge::Client::new(&keywheel::aws::in_region(&self.config, region))
+    }
+
+    pub(crate) fn sns(&self) -> aws_sdk_sns::Client {
+        aws_sdk_sns::Client::new(&self.config)
+    }
+
+    /// The topic whose subscribers are told.
+    pub(crate) fn topic(&self) -> String {
+        let named = std::env::var("KEYWHEEL_TOPIC_ARN").ok().filter(|arn| !arn.is_empty());
+        named.unwrap_or_else(|| {
+            format!("arn:{}:sns:{}:{}:keywheel-{}", self.partition, self.region, self.account, self.stage)
+        })
     }
 
     /// The same place as somebody else sees it.

@@ -215,6 +215,31 @@ async fn a_drill_measures_and_leaves_nothing_behind() {
     assert_eq!(left.filter(|name| name.starts_with("keywheel-drill-")).count(), 0);
 }
 
+#[tokio::test]
+async fn the_doctor_finds_what_keeps_a_source_away() {
+    let Some(cloud) = Cloud::here() else { return };
+    let rows = || -> Vec<Value> {
+        let told = keywheel(&["doctor"]);
+        told.text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let reaches = |rows: &[Value], source: &str| {
+        let row =
+            rows.iter().find(|row| row["source"] == source).unwrap_or_else(|| panic!("{source}: {rows:#?}"));
+        (row["reaches"].as_str().unwrap().to_owned(), row["why"].as_str().unwrap().to_owned())
+    };
+    let before = rows();
+    assert!(before.iter().all(|row| row["check"] != "rights"), "{before:#?}");
+    assert_eq!(reaches(&before, "AWS Health").0, "yes");
+    // The local cloud has no trail of its own making.
+    assert_eq!(reaches(&before, "CloudTrail").0, "NO");
+    let rule = format!("keywheel-{}-leak-trusted-advisor", cloud.stage);
+    cloud.events.disable_rule().name(&rule).send().await.unwrap();
+    let after = rows();
+    cloud.events.enable_rule().name(&rule).send().await.unwrap();
+    let (word, why) = reaches(&after, "Trusted Advisor");
+    assert!(word == "NO" && why.contains(&rule), "{why}");
+}
+
 /// The policy gives people a minute, or the replacement: what they make of it decides, and silence is containment.
 #[tokio::test]
 async fn each_mode_of_the_policy_but_a_stop_in_time_ends_with_the_key_inactive() {

@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Containment(ContainmentArgs),
     /// Show, check or set the policy that decides about findings
     Emergency(EmergencyArgs),
+    /// Show which sources of leaks can reach this installation, and what keeps the others from it
+    Doctor,
     /// Leak a throwaway key, and measure how long it lives
     Drill(Drill),
     /// Say what an event about a leaked key would set in motion

@@ -87,7 +87,7 @@ impl Family {
             .detail_type(kind)
             .detail(detail.to_string())
             .build();
-        let sent = place.events().put_events().entries(entry).send().await;
+        let sent = place.events(&place.region).put_events().entries(entry).send().await;
         let sent = sent.map_err(|error| StepError::from_sdk("events:PutEvents", &error))?;
         let failed = sent.entries().iter().find_map(|entry| entry.error_message());
         match failed {

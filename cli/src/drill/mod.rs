@@ -90,7 +90,7 @@ impl Times {
 }
 
 /// Where the result of the last one is kept; Parameter Store keeps the hundred before it.
-fn parameter(stage: &str) -> String {
+pub(crate) fn parameter(stage: &str) -> String {
     format!("/keywheel/{stage}/drill")
 }
 
