@@ -27,6 +27,8 @@ pub(crate) use events::Family;
 const BOUND: Span = Span::seconds(60);
 /// How long the deny and the replacement are waited for: neither has a promise of seconds.
 const PATIENCE: Duration = Duration::from_mins(5);
+/// In place of a time, where something did not come to pass.
+const NEVER: &str = "never";
 /// How often is looked.
 const EVERY: Duration = Duration::from_millis(200);
 
@@ -69,7 +71,7 @@ impl Times {
         let row = |what: &str, took: Option<Duration>| {
             vec![
                 what.to_owned(),
-                took.map_or_else(|| "never".to_owned(), |took| format!("{:.1} s", took.as_secs_f64())),
+                took.map_or_else(|| NEVER.to_owned(), |took| format!("{:.1} s", took.as_secs_f64())),
             ]
         };
         vec![
@@ -200,12 +202,15 @@ async fn play(place: &Place, out: &Out, stage: &mut Stage, family: Family) -> Re
         if times.replaced.is_none() && scene.is_replaced(place).await {
             times.replaced = Some(began.elapsed());
         }
-        let so = times.rows().iter().filter(|row| row[1] != "never").count();
-        if so != told {
-            told = so;
-            let rows = times.rows();
-            let words: Vec<String> = rows.iter().map(|row| format!("{} {}", row[0], row[1])).collect();
-            out.note(&words.join(", "));
+        let so: Vec<String> = times
+            .rows()
+            .iter()
+            .filter(|row| row[1] != NEVER)
+            .map(|row| format!("{} {}", row[0], row[1]))
+            .collect();
+        if so.len() != told {
+            told = so.len();
+            out.note(&so.join(", "));
         }
         tokio::time::sleep(EVERY).await;
     }
