@@ -2,6 +2,8 @@
 
 #[path = "emergency/alarm.rs"]
 mod alarm;
+#[path = "emergency/replacement.rs"]
+mod replacement;
 #[path = "emergency/speed.rs"]
 mod speed;
 
@@ -107,6 +109,15 @@ async fn p3_a_leaked_key_of_a_managed_user_ends_inactive_denied_and_replaced() {
     assert!((60..=61).contains(&settles), "{settles}");
     let keys = scene.keys().await;
     assert_eq!((keys.len(), keys.get(&pair.id)), (2, Some(&false)), "the evidence stays");
+    // One that the new key mints then is no leaked one, and may do what the user may.
+    let left = cut_off.duration_since(jiff::Timestamp::now());
+    tokio::time::sleep(Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1)).await;
+    let later = cloud.sts(&new, "e2e-application").get_session_token().send().await.unwrap();
+    let later = later.credentials().unwrap();
+    let (id, secret) = (later.access_key_id(), later.secret_access_key());
+    let later = Credentials::new(id, secret, Some(later.session_token().to_owned()), None, "Test");
+    assert!(cloud.iam_as(later).get_user().send().await.is_ok(), "the deny hits a session of the new key");
+    assert!(cloud.iam_as(session).get_user().send().await.is_err(), "the deny is gone before its time");
     incident.stop().await;
 }
 

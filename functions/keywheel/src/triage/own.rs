@@ -10,15 +10,16 @@
 //!     "certainty": "exposed",
 //!     "severity": "critical",
 //!     "where": "https://…",
-//!     "reporter": "the scanner's name"
+//!     "reporter": "the scanner's name",
+//!     "reason": "why, in a person's words"
 //!   }
 //! }
 //! ```
 //!
 //! `keys` holds at least one object with `key_id`; `account` and `user` are hints, which are never trusted.
 //! `certainty` is `exposed` (the secret was seen: the default) or `suspected` (the policy decides). `severity` is
-//! `low`, `medium`, `high` or `critical`. `where` and `reporter` are for people, and nothing interprets them. The
-//! secret itself has no place in it.
+//! `low`, `medium`, `high` or `critical`. `where`, `reporter` and `reason` are for people, and nothing interprets
+//! them. The secret itself has no place in it.
 
 use super::fields::{Fields, severity_word};
 use super::subject::{self, Subject};
