@@ -369,3 +369,24 @@ async fn a_rollback_that_turned_nothing_back_is_blocked() {
     })
     .await;
 }
+
+/// Found by the woven schedule of seed 1000483.
+#[tokio::test(start_paused = true)]
+async fn a_replacement_clears_what_the_one_before_it_has_lost() {
+    let world = World::new();
+    let leaked = world.current_key();
+    world.leak(&leaked);
+    // Made, and never stored; then somebody stops the run.
+    world.fake.state().plan =
+        Plan::new([Fault::on("secretsmanager:PutSecretValue", Kind::KilledBefore).for_good()]);
+    let mut stop = |state: &str, _: &Value| if state == "RollBack" { Control::Stop } else { Control::Go };
+    let request = || json!({"secret": SECRET, "reason": "leaked"});
+    world.run_watched(RunId::random(), request(), &mut stop).await;
+    assert_eq!(world.keys().len(), 2, "the lost key is there");
+    world.fake.state().plan = Plan::default();
+    tokio::time::sleep(hours(1)).await;
+    world.run(request()).await.expect(Outcome::Contained);
+    assert_eq!(world.keys().len(), 2, "the leaked key and its replacement");
+    assert_ne!(world.current_key(), leaked);
+    world.assert_sound();
+}

@@ -284,8 +284,10 @@ fn one_other(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, other
     }
     // Its own run could not make it Inactive, and was Held: whoever comes next does so, without overlap.
     let at_large = superseded && facts.current_run.leaked() && other.is_active();
-    if facts.reason == Reason::Leaked && !at_large {
-        // The slot that a replacement needs is taken; which way out is right is for a person.
+    let evidence = facts.evidence.as_ref().filter(|evidence| evidence.record.key == other.id);
+    if facts.reason == Reason::Leaked && !at_large && (superseded || retired || evidence.is_some()) {
+        // The slot that a replacement needs is taken; which way out is right is for a person. A key that nobody knows
+        // may be what an earlier replacement has lost: that is found out below, as in any run.
         return slots_full(facts, user, &[other]);
     }
     if facts.keep.as_ref() == Some(&other.id) && facts.reason != Reason::Leaked {
@@ -308,11 +310,7 @@ fn one_other(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, other
             plan: format!("make the leaked key {} Inactive and leave it as evidence", other.id),
         });
     }
-    if let Some(evidence) = &facts.evidence
-        && evidence.record.key == other.id
-        && !other.is_active()
-        && !retired
-    {
+    if let Some(evidence) = evidence.filter(|_| !other.is_active() && !retired) {
         return leaked_before(facts, user, evidence, superseded);
     }
     if superseded && !retired && facts.current_run.leaked() {

@@ -92,7 +92,12 @@ fn a_current_key_that_does_not_work_blocks_unless_it_leaked() {
     let leaked = |keys: &[(&str, KeyStatus)]| Facts { reason: Reason::Leaked, ..facts(keys) };
     assert_eq!(code(&leaked(&[(C, Inactive)])), "Create");
     assert_eq!(code(&leaked(&[])), "Create");
-    assert_eq!(code(&leaked(&[(C, Inactive), (K, Active)])), "SlotsFull");
+    // What is in the slot that the replacement needs is found out first, unless that is known.
+    let taken = leaked(&[(C, Inactive), (K, Active)]);
+    assert_eq!(code(&taken), "Clear");
+    assert_eq!(start(&taken).suspects[0].key, id(K));
+    assert_eq!(code(&Facts { retire: Some(id(K)), ..taken.clone() }), "SlotsFull");
+    assert_eq!(code(&Facts { previous_key: Some(id(K)), ..taken }), "SlotsFull");
 }
 
 #[test]
