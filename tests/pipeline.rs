@@ -65,7 +65,7 @@ const CALLS: [&str; 38] = [
     "events:PutEvents (notice)",
     "sns:Publish (notice)",
     // DeleteKey
-    "ssm:GetParameter (switch)",
+    "ssm:GetParameters (switch)",
     "secretsmanager:DescribeSecret",
     "iam:ListAccessKeys",
     "iam:GetAccessKeyLastUsed (gate)",
@@ -87,7 +87,7 @@ const WRITES: [&str; 5] = [
 fn calls_of(world: &World) -> Vec<String> {
     let state = world.fake.state();
     let apart = |name: &str, function: Option<&str>| match (name, function) {
-        ("ssm:GetParameter", _) => " (switch)",
+        ("ssm:GetParameter" | "ssm:GetParameters", _) => " (switch)",
         ("events:PutEvents" | "sns:Publish", _) => " (notice)",
         ("iam:GetAccessKeyLastUsed", _) | ("secretsmanager:ListSecrets", Some("deactivate-key")) => " (gate)",
         _ => "",

@@ -34,6 +34,18 @@ async fn seen_in_emergencies(seen: &mut Seen) {
     tokio::time::sleep(hours(31 * 24)).await;
     world.run(request()).await;
     note_calls(seen, &world);
+    // One whose superseded key comes back.
+    let world = World::new();
+    world.consumer();
+    world.containment("on");
+    let work = async {
+        tokio::time::sleep(hours(2)).await;
+        let new = world.current_key();
+        world.leak(&new);
+        world.alarm(finding(&new, USER)).await;
+    };
+    world.beside(RunId::random(), request(), work).await;
+    note_calls(seen, &world);
     // One whose replacement comes to nothing.
     let world = World::leaked();
     world.mode("paused");

@@ -55,7 +55,7 @@ impl Request {
         match (self.service.as_str(), self.action.as_str()) {
             ("iam", "GetAccessKeyLastUsed") => Kind::Gate,
             ("secretsmanager", "ListSecrets") if gate => Kind::Gate,
-            ("ssm", "GetParameter") => Kind::Switch,
+            ("ssm", "GetParameter" | "GetParameters") => Kind::Switch,
             ("events", "PutEvents") | ("sns", "Publish") => Kind::Notice,
             ("states", action) if action.starts_with("SendTask") => Kind::Notice,
             (_, action)

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use keywheel::RunId;
+use keywheel::incident::Way;
 use keywheel::rotation::Outcome;
-use support::alarm::{finding, made_active};
-use support::world::{USER, World, hours, request};
+use serde_json::json;
+use support::alarm::{finding, made_active, report};
+use support::walker::Control;
+use support::world::{Run, SECRET, USER, World, hours, request};
 
 const fn days(days: u64) -> Duration {
     hours(24 * days)
@@ -102,4 +106,80 @@ async fn a_record_that_cannot_be_read_deletes_nothing() {
         world.run(request()).await.expect_blocked(expected);
         assert!(world.keys().contains(&key));
     }
+}
+
+/// A closed leak whose key is in the grace of the run that will delete it; Step Functions has forgotten the run that
+/// replaced it. `work` goes on beside that run.
+async fn in_its_last_grace<T>(work: impl AsyncFnOnce(&World, &str) -> T) -> (World, String, Run, T) {
+    let (world, key) = dealt_with().await;
+    world.close(&key);
+    tokio::time::sleep(days(100)).await;
+    world.fake.state().executions.clear();
+    let mut open = |_: &str, _: &serde_json::Value| Control::Go;
+    let (run, done) = tokio::join!(world.run_watched(RunId::random(), request(), &mut open), async {
+        tokio::time::sleep(days(2)).await;
+        assert!(world.keys().contains(&key), "it is in its grace");
+        work(&world, &key).await
+    });
+    (world, key, run, done)
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_rollback_brings_a_leaked_key_back_however_long_ago_it_was_replaced() {
+    let back = async |world: &World, _: &str| world.run(json!({"secret": SECRET, "roll_back": true})).await;
+    let (world, key, run, turned) = in_its_last_grace(back).await;
+    turned.expect_blocked("LeakedKeyKept");
+    run.expect(Outcome::Completed);
+    assert!(!world.keys().contains(&key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_leaked_before_does_not_replace_one_that_leaks_now() {
+    let again = async |world: &World, old: &str| {
+        let current = world.current_key();
+        world.leak(&current);
+        let alarm = world.alarm(finding(&current, USER)).await;
+        assert!(!world.is_active(old), "the key of the first leak is back in service");
+        alarm
+    };
+    let (_, _, _, alarm) = in_its_last_grace(again).await;
+    let replacement = alarm.incident().doc.replacement.clone().unwrap();
+    assert_eq!((replacement.way, replacement.working), (Way::Person, false), "{replacement:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_comes_back_in_its_last_grace_is_kept() {
+    let reopened = async |world: &World, key: &str| {
+        world.switch_key(key, true);
+        world.alarm(made_active(key, USER)).await
+    };
+    let (world, key, run, alarm) = in_its_last_grace(reopened).await;
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    run.expect(Outcome::Contained);
+    assert_eq!(run.why(), "LeakedKeyKept");
+    assert!(world.keys().contains(&key) && !world.is_active(&key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_to_be_done_about_one_that_was_used_does_it() {
+    let (world, key) = dealt_with().await;
+    world.close(&key);
+    tokio::time::sleep(days(10)).await;
+    world.switch_key(&key, true);
+    use_now(&world, &key);
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    world.switch_key(&key, false);
+    tokio::time::sleep(days(30)).await;
+    let run = world.run(request()).await;
+    run.expect_blocked("EvidenceUsed");
+    assert!(run.doc().why.as_ref().unwrap().remedy.contains("keywheel revoke"));
+    // What `keywheel revoke` sends: a person's word has no id.
+    let mut revoke = report([key.as_str()]);
+    revoke.as_object_mut().unwrap().remove("id");
+    world.alarm(revoke).await.incident().expect(Outcome::Contained, "Contained");
+    world.close(&key);
+    world.run(request()).await.expect_blocked("EvidenceKept");
+    tokio::time::sleep(days(31)).await;
+    world.run(request()).await.expect(Outcome::Completed);
+    assert!(!world.keys().contains(&key));
 }

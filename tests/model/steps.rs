@@ -367,6 +367,7 @@ pub(crate) fn delete_key(io: &mut Io<'_>, doc: Doc) -> Call<Doc> {
         current: Some(facts::version_id(current)),
         keys: facts::keys(&keys),
         last_use,
+        leaked: None,
     };
     let run = delete::Run {
         version: new.version.as_ref(),
@@ -385,6 +386,7 @@ pub(crate) fn delete_key(io: &mut Io<'_>, doc: Doc) -> Call<Doc> {
         Delete::Wait(..) => doc.at(Stage::Grace),
         Delete::Held(_) => doc.ended(Outcome::Held, "UsedInGrace"),
         Delete::Paused(_) => doc.ended(Outcome::Held, "Paused"),
+        Delete::Evidence(_) => doc.ended(Outcome::Contained, "LeakedKeyKept"),
     })
 }
 

@@ -11,13 +11,15 @@ ssm = boto3.client("ssm")
 def handler(doc, context):
     user, arn = doc["baseline"]["user"]["name"], doc["secret"]
     new, old = doc["new"], doc["old"]["key"]
-    mode = rotation.mode(ssm)
+    mode, leaked = rotation.mode_and_leaked(ssm, old)
     current = rotation.current(secrets, arn)
     status = {key["id"]: key["status"] for key in rotation.keys(iam, user)}
     used = iam.get_access_key_last_used(AccessKeyId=old)["AccessKeyLastUsed"].get("LastUsedDate")
     disabled = rotation.time(doc["disabled_at"])
     if current != new["version"] or status.get(new["key"]) != "Active":
         return rotation.end(doc, "Held", "CurrentMoved", "AWSCURRENT was moved meanwhile.")
+    if leaked:
+        return rotation.end(doc, "Contained", "LeakedKeyKept", f"Key {old} leaked and is kept as evidence.")
     if status.get(old) != "Inactive" or (used and used > disabled + rotation.duration("15min")):
         return rotation.end(doc, "Held", "UsedInGrace", f"Key {old} is in use.")
     if mode != "live" or rotation.now() < disabled + rotation.duration(doc["policy"]["grace"]):

@@ -33,6 +33,14 @@ def mode(ssm) -> str:
     return ssm.get_parameter(Name=f"/keywheel/{os.environ['KEYWHEEL_STAGE']}/mode")["Parameter"]["Value"]
 
 
+def mode_and_leaked(ssm, key: str) -> tuple:
+    prefix = f"/keywheel/{os.environ['KEYWHEEL_STAGE']}"
+    names = [f"{prefix}/mode", f"{prefix}/incidents/{key}"]
+    found = {row["Name"]: row["Value"] for row in ssm.get_parameters(Names=names)["Parameters"]}
+    kept = found.get(names[1])
+    return found.get(names[0]), json.loads(kept) if kept else None
+
+
 def keys(iam, user: str) -> list:
     found = []
     for page in iam.get_paginator("list_access_keys").paginate(UserName=user):

@@ -116,6 +116,13 @@ pub(crate) enum EmergencyAction {
     },
 }
 
+pub(super) const DOCTOR: &str = "\
+Examples:
+  keywheel doctor             each source of leaks: whether its events come here, and when one last did
+  keywheel doctor --json      a line of JSON for each finding
+
+Exit code 1 where something keeps a source away, or a leaked key from being contained.";
+
 #[derive(Debug, Args)]
 #[command(after_help = after("\
 Examples:

@@ -77,6 +77,7 @@ pub(crate) enum Command {
     /// Show, check or set the policy that decides about findings
     Emergency(EmergencyArgs),
     /// Show which sources of leaks can reach this installation, and what keeps the others from it
+    #[command(after_help = after(leaks::DOCTOR))]
     Doctor,
     /// Leak a throwaway key, and measure how long it lives
     Drill(Drill),

@@ -31,8 +31,8 @@ pub(super) struct Stage {
 pub(super) struct Scene {
     pub(super) key: AccessKeyId,
     secret: String,
-    /// IAM as a session sees it that the key has minted.
-    session: aws_sdk_iam::Client,
+    /// Secrets Manager as a session sees it that the key has minted. IAM itself refuses such a session without MFA.
+    session: aws_sdk_secretsmanager::Client,
 }
 
 impl Stage {
@@ -59,14 +59,6 @@ impl Stage {
         self.begun = true;
         let made = iam.create_user().user_name(&self.user).path("/keywheel-drill/").send().await;
         made.map_err(|error| failed("iam:CreateUser")(StepError::from_sdk("iam:CreateUser", &error)))?;
-        // A call that it may make, so that a refusal means the deny and nothing else.
-        let allow = json!({
-            "Version": "2012-10-17",
-            "Statement": { "Effect": "Allow", "Action": "iam:GetUser", "Resource": "*" },
-        });
-        let put = iam.put_user_policy().user_name(&self.user).policy_name("drill");
-        let put = put.policy_document(allow.to_string()).send().await;
-        put.map_err(|error| failed("iam:PutUserPolicy")(StepError::from_sdk("iam:PutUserPolicy", &error)))?;
         let made = iam.create_access_key().user_name(&self.user).send().await;
         let made = made.map_err(|error| {
             failed("iam:CreateAccessKey")(StepError::from_sdk("iam:CreateAccessKey", &error))
@@ -89,27 +81,37 @@ impl Stage {
             failed("secretsmanager:CreateSecret")(StepError::from_sdk("secretsmanager:CreateSecret", &error))
         })?;
         let arn = stored.arn().unwrap_or_default().to_owned();
+        // A call that it may make, so that a refusal means the deny and nothing else.
+        let allow = json!({
+            "Version": "2012-10-17",
+            "Statement": { "Effect": "Allow", "Action": "secretsmanager:DescribeSecret", "Resource": arn },
+        });
+        let put = iam.put_user_policy().user_name(&self.user).policy_name("drill");
+        let put = put.policy_document(allow.to_string()).send().await;
+        put.map_err(|error| failed("iam:PutUserPolicy")(StepError::from_sdk("iam:PutUserPolicy", &error)))?;
         let tag = Tag::builder().key("keywheel:secret").value(&arn).build();
         let tag = tag.map_err(|error| Trouble::new(error.to_string(), ""))?;
         let tagged = iam.tag_user().user_name(&self.user).tags(tag).send().await;
         tagged.map_err(|error| failed("iam:TagUser")(StepError::from_sdk("iam:TagUser", &error)))?;
 
-        let session = session(place, &key, &secret).await?;
+        let session = session(place, &key, &secret, &arn).await?;
         Ok(Scene { key, secret: arn, session })
     }
 
-    /// Removes all that was made. What is left is told with its name.
+    /// Removes all that was made. What is left is told with its name. A call that was broken off may take effect after
+    /// a look, so it is looked twice whatever the first one found.
     pub(super) async fn remove(&mut self, place: &Place) -> Vec<String> {
         if !self.begun {
             return Vec::new();
         }
-        let mut left = Vec::new();
+        let (mut left, mut clean) = (Vec::new(), 0);
         for round in 0..ROUNDS {
             if round > 0 {
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
             left = self.sweep(place).await;
-            if left.is_empty() {
+            clean = if left.is_empty() { clean + 1 } else { 0 };
+            if clean == 2 {
                 break;
             }
         }
@@ -130,9 +132,7 @@ impl Stage {
                 left.push(format!("secret {}: {error}", self.user));
             }
         }
-        if let Err(error) = self.remove_user(place).await
-            && !error.is_refused(&["NoSuchEntity", "NoSuchEntityException"])
-        {
+        if let Err(error) = self.remove_user(place).await {
             left.push(format!("user {}: {error}", self.user));
         }
         for key in &self.keys {
@@ -147,20 +147,43 @@ impl Stage {
         left
     }
 
+    /// Whatever is gone already is no obstacle; the user itself counts as gone when IAM says so of the user.
     async fn remove_user(&mut self, place: &Place) -> std::result::Result<(), StepError> {
         let (iam, user) = (place.iam(), self.name()?);
-        for KeyFacts { id, .. } in facts::iam::keys(&iam, &user).await? {
+        let keys = match facts::iam::keys(&iam, &user).await {
+            Ok(keys) => keys,
+            Err(error) if is_gone(&error) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        for KeyFacts { id, .. } in keys {
             let gone =
                 iam.delete_access_key().user_name(user.as_str()).access_key_id(id.as_str()).send().await;
-            gone.map_err(|error| StepError::from_sdk("iam:DeleteAccessKey", &error))?;
+            gone_or(gone.map_err(|error| StepError::from_sdk("iam:DeleteAccessKey", &error)))?;
         }
         let own = iam.list_user_policies().user_name(user.as_str()).send().await;
-        for name in own.map_err(|error| StepError::from_sdk("iam:ListUserPolicies", &error))?.policy_names() {
+        let own = own.map_err(|error| StepError::from_sdk("iam:ListUserPolicies", &error));
+        let names = match own {
+            Ok(own) => own.policy_names().to_vec(),
+            Err(error) if is_gone(&error) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        for name in names {
             let gone = iam.delete_user_policy().user_name(user.as_str()).policy_name(name).send().await;
-            gone.map_err(|error| StepError::from_sdk("iam:DeleteUserPolicy", &error))?;
+            gone_or(gone.map_err(|error| StepError::from_sdk("iam:DeleteUserPolicy", &error)))?;
         }
         let gone = iam.delete_user().user_name(user.as_str()).send().await;
-        gone.map(|_| ()).map_err(|error| StepError::from_sdk("iam:DeleteUser", &error))
+        gone_or(gone.map_err(|error| StepError::from_sdk("iam:DeleteUser", &error)))
+    }
+}
+
+fn is_gone(error: &StepError) -> bool {
+    error.is_refused(&["NoSuchEntity", "NoSuchEntityException"])
+}
+
+fn gone_or<T>(done: std::result::Result<T, StepError>) -> std::result::Result<(), StepError> {
+    match done {
+        Err(error) if !is_gone(&error) => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -187,40 +210,55 @@ async fn stop(place: &Place, keys: &[AccessKeyId]) -> Result<()> {
     Ok(())
 }
 
-/// IAM as a session sees it, once it may do what its user may.
+/// How many answers in a row show that a new policy has arrived everywhere.
+const STEADY: u32 = 3;
+
+/// Secrets Manager as a session sees it, once it may do what its user may.
 async fn session(
     place: &Place,
     key: &AccessKeyId,
     secret: &Zeroizing<String>,
-) -> Result<aws_sdk_iam::Client> {
+    arn: &str,
+) -> Result<aws_sdk_secretsmanager::Client> {
     let pair = Credentials::new(key.as_str(), secret.as_str(), None, None, "drill");
     let sts = aws_sdk_sts::Client::new(&place.acting_as(pair));
     let end = Instant::now() + SETTLES;
+    let (mut session, mut answers) = (None, 0);
     loop {
-        let last = match sts.get_session_token().send().await {
-            Ok(minted) => {
-                let minted = minted
-                    .credentials()
-                    .ok_or_else(|| Trouble::new("sts:GetSessionToken returned nothing.", ""))?;
-                let credentials = Credentials::new(
-                    minted.access_key_id(),
-                    minted.secret_access_key(),
-                    Some(minted.session_token().to_owned()),
-                    None,
-                    "drill",
-                );
-                let session = aws_sdk_iam::Client::new(&place.acting_as(credentials));
-                match session.get_user().send().await {
-                    Ok(_) => return Ok(session),
-                    Err(error) => StepError::from_sdk("iam:GetUser", &error),
+        let asked = match &session {
+            None => match sts.get_session_token().send().await {
+                Ok(minted) => {
+                    let minted = minted
+                        .credentials()
+                        .ok_or_else(|| Trouble::new("sts:GetSessionToken returned nothing.", ""))?;
+                    let token = Some(minted.session_token().to_owned());
+                    let (id, secret) = (minted.access_key_id(), minted.secret_access_key());
+                    let credentials = Credentials::new(id, secret, token, None, "drill");
+                    session = Some(aws_sdk_secretsmanager::Client::new(&place.acting_as(credentials)));
+                    Ok(())
                 }
+                Err(error) => Err(StepError::from_sdk("sts:GetSessionToken", &error)),
+            },
+            Some(session) => {
+                let told = session.describe_secret().secret_id(arn).send().await;
+                told.map(|_| ()).map_err(|error| StepError::from_sdk("secretsmanager:DescribeSecret", &error))
             }
-            Err(error) => StepError::from_sdk("sts:GetSessionToken", &error),
         };
-        if Instant::now() > end {
-            return Err(Trouble::new(format!("The new key does not work: {}", Trouble::from(last).text), ""));
+        answers = if asked.is_ok() { answers + 1 } else { 0 };
+        if answers > STEADY
+            && let Some(session) = session
+        {
+            return Ok(session);
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        if let Err(error) = asked
+            && Instant::now() > end
+        {
+            return Err(Trouble::new(
+                format!("The new key does not work: {}", Trouble::from(error).text),
+                "",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
@@ -234,10 +272,12 @@ impl Scene {
 
     /// Whether the session is refused what it was allowed: not an answer that fails for another reason.
     pub(super) async fn is_denied(&self) -> bool {
-        match self.session.get_user().send().await {
+        match self.session.describe_secret().secret_id(&self.secret).send().await {
             Ok(_) => false,
-            Err(error) => StepError::from_sdk("iam:GetUser", &error)
-                .is_refused(&["AccessDenied", "AccessDeniedException"]),
+            Err(error) => {
+                let error = StepError::from_sdk("secretsmanager:DescribeSecret", &error);
+                error.is_refused(&["AccessDenied", "AccessDeniedException"])
+            }
         }
     }
 

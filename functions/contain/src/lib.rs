@@ -17,7 +17,7 @@ use keywheel::incident::{Phase, Record, RecordState, SCHEMA};
 use keywheel::key::{self, KeyFacts};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Outcome, Why};
-use keywheel::triage::Class;
+use keywheel::triage::{Class, Source};
 use keywheel::{AccessKeyId, Context, Incident, Step, StepError, UserName, aws};
 use tracing::{info, warn};
 
@@ -255,6 +255,10 @@ impl Tools<'_> {
             return Ok(false);
         };
         if record.incident == doc.id {
+            return Ok(false);
+        }
+        if record.state == RecordState::Closed && doc.target.source == Source::Keywheel && !doc.reported {
+            // A person has found something new: the evidence time begins anew, and the sessions are denied.
             return Ok(false);
         }
         let keys = facts::iam::keys(&self.iam, user).await?;

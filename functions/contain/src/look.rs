@@ -56,7 +56,7 @@ impl Tools<'_> {
             doc.deny = None;
         }
         let kept = !doc.failed.iter().any(|note| note.starts_with(RECORD));
-        if (!kept || !minted.is_empty()) && !self.is_cleared(&doc).await {
+        if (!kept || !again.is_empty() || !minted.is_empty()) && !self.is_cleared(&doc).await {
             self.keep(&mut doc).await;
         }
         if !soon.is_empty() {

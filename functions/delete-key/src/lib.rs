@@ -39,9 +39,8 @@ impl Step for DeleteKey {
             doc.disabled_at.ok_or_else(|| StepError::BadInput("the document has no disabled_at".into()))?;
         let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, secret.region()));
 
-        let mode =
-            facts::switch::mode(&aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run)), &ctx.stage)
-                .await?;
+        let ssm = aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run));
+        let (mode, leaked) = facts::switch::mode_and_leaked(&ssm, &ctx.stage, &old).await?;
         let current = secrets::current(&store, &secret).await?;
         let keys = iam::keys(&client, &user).await?;
         let last_use = if key::find(&keys, &old).is_some_and(|key| !KeyFacts::is_active(key)) {
@@ -54,7 +53,7 @@ impl Step for DeleteKey {
             None
         };
         let now = ctx.clock.now();
-        let facts = delete::Facts { now, mode, current, keys, last_use };
+        let facts = delete::Facts { now, mode, current, keys, last_use, leaked };
         let run = delete::Run {
             version: new.version.as_ref(),
             new: &new.key,
@@ -94,6 +93,14 @@ impl Step for DeleteKey {
                     ),
                 );
                 doc.end(now, Outcome::Held, why);
+            }
+            Delete::Evidence(text) => {
+                let why = Why::new(
+                    "LeakedKeyKept",
+                    format!("The old key of {user} was not deleted: {text}."),
+                    format!("When everything was dealt with: `keywheel incident {old} --close`."),
+                );
+                doc.end(now, Outcome::Contained, why);
             }
             Delete::Held(text) => {
                 let why = Why::new(

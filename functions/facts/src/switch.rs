@@ -1,10 +1,11 @@
 //! The installation's switches.
 
 use aws_sdk_ssm::Client;
+use aws_sdk_ssm::operation::get_parameter::GetParameterError;
 use aws_sdk_ssm::types::Parameter;
 use keywheel::decide::contain::Kept;
 use keywheel::emergency::Emergency;
-use keywheel::incident::Record;
+use keywheel::incident::{Record, RecordState};
 use keywheel::switch::{Containment, Mode};
 use keywheel::{AccessKeyId, StepError};
 
@@ -75,23 +76,39 @@ fn parsed<T>(parameter: Option<&Parameter>, parse: impl Fn(&str) -> Result<T, St
     }
 }
 
-/// What is kept of a key; `None` where nothing is. One that cannot be understood is an error.
-pub async fn record(ssm: &Client, stage: &str, key: &AccessKeyId) -> Result<Option<Record>, StepError> {
-    let reply = match ssm.get_parameter().name(Record::parameter(stage, key)).send().await {
-        Ok(reply) => reply,
-        Err(error)
-            if error.as_service_error().is_some_and(
-                aws_sdk_ssm::operation::get_parameter::GetParameterError::is_parameter_not_found,
-            ) =>
-        {
-            return Ok(None);
+/// What is kept of a key that was contained as leaked; `None` where nothing is, or a person has said since that it had
+/// not leaked. One that cannot be understood is an error.
+pub async fn leaked(ssm: &Client, stage: &str, key: &AccessKeyId) -> Result<Option<Record>, StepError> {
+    match ssm.get_parameter().name(Record::parameter(stage, key)).send().await {
+        Ok(reply) => record(key, reply.parameter()),
+        Err(error) if error.as_service_error().is_some_and(GetParameterError::is_parameter_not_found) => {
+            Ok(None)
         }
-        Err(error) => return Err(StepError::from_sdk("ssm:GetParameter", &error)),
-    };
-    let text = reply.parameter().and_then(Parameter::value).unwrap_or_default();
-    serde_json::from_str(text).map(Some).map_err(|error| {
+        Err(error) => Err(StepError::from_sdk("ssm:GetParameter", &error)),
+    }
+}
+
+/// What rotation may do now, and what is kept of a key that was contained as leaked: [`mode`] and [`leaked`] in one
+/// call.
+pub async fn mode_and_leaked(
+    ssm: &Client,
+    stage: &str,
+    key: &AccessKeyId,
+) -> Result<(Mode, Option<Record>), StepError> {
+    let (mode, kept) = (Mode::parameter(stage), Record::parameter(stage, key));
+    let reply = ssm.get_parameters().names(&mode).names(&kept).send().await;
+    let reply = reply.map_err(|error| StepError::from_sdk("ssm:GetParameters", &error))?;
+    let found = |name: &str| reply.parameters().iter().find(|found| found.name() == Some(name));
+    let mode = found(&mode).and_then(Parameter::value).unwrap_or_default().parse().unwrap_or_default();
+    Ok((mode, record(key, found(&kept))?))
+}
+
+fn record(key: &AccessKeyId, parameter: Option<&Parameter>) -> Result<Option<Record>, StepError> {
+    let Some(parameter) = parameter else { return Ok(None) };
+    let record: Record = serde_json::from_str(parameter.value().unwrap_or_default()).map_err(|error| {
         StepError::Conflict(format!("the record of key {key} cannot be understood: {error}"))
-    })
+    })?;
+    Ok(Some(record).filter(|record| record.state != RecordState::Cleared))
 }
 
 /// Keeps what is known of a leaked key.

@@ -394,9 +394,16 @@ impl Rotation {
     /// that could not be retired is held; anything before the promotion that could not be undone is stuck.
     pub fn conclude(&mut self, at: Timestamp) {
         let (Some(error), None) = (&self.error, self.outcome) else { return };
+        let mut text = format!("A step failed for good: {}.", error.message());
+        if self.phase == Phase::Grace
+            && let Some(old) = &self.old
+        {
+            // The reply to a delete may be among what was lost.
+            text = format!("{text} Whether the old key {} is still there is not known.", old.key);
+        }
         let why = Why::new(
             error.error.clone(),
-            format!("A step failed for good: {}.", error.message()),
+            text,
             "Mend the cause, then start a run for this secret again: it goes on where this one ended.",
         );
         match self.phase {

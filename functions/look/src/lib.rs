@@ -6,7 +6,6 @@
 use aws_types::SdkConfig;
 use jiff::Timestamp;
 use keywheel::decide::entry::{self, Entry, Evidence, Pending, RunState, Start};
-use keywheel::incident::RecordState;
 use keywheel::key::KeyFacts;
 use keywheel::rotation::{Baseline, Caught, CurrentVersion, Outcome, Reason, Request, Rotation, Why};
 use keywheel::secret::SecretValue;
@@ -219,8 +218,8 @@ impl Step for Look {
     }
 }
 
-/// What is on record of the Inactive key beside the current one, if it was contained as leaked and no person has said
-/// since that it had not leaked.
+/// What is on record of the key beside the current one, if it was contained as leaked and no person has said since
+/// that it had not leaked.
 async fn evidence(
     (iam, ssm, stage): (&aws_sdk_iam::Client, &aws_sdk_ssm::Client, &str),
     keys: &[KeyFacts],
@@ -228,13 +227,7 @@ async fn evidence(
 ) -> Result<Option<Evidence>, StepError> {
     let others: Vec<&KeyFacts> = keys.iter().filter(|key| Some(&key.id) != current).collect();
     let [other] = others[..] else { return Ok(None) };
-    if other.is_active() {
-        return Ok(None);
-    }
-    let Some(record) = facts::switch::record(ssm, stage, &other.id).await? else { return Ok(None) };
-    if record.state == RecordState::Cleared {
-        return Ok(None);
-    }
+    let Some(record) = facts::switch::leaked(ssm, stage, &other.id).await? else { return Ok(None) };
     let last_use = facts::iam::last_use(iam, &other.id).await?;
     Ok(Some(Evidence { record, last_use }))
 }

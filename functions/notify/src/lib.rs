@@ -222,9 +222,11 @@ async fn answer(config: &SdkConfig, doc: &mut Rotation) {
     let Some(token) = doc.request.on_promoted.as_ref() else { return };
     let client = aws_sdk_sfn::Client::new(config);
     let promoted = doc.promoted_at.is_some();
-    let result = if promoted {
+    // A run that took over an Inactive key is on its way like one that has promoted.
+    let on_its_way = promoted || doc.phase == Phase::Grace;
+    let result = if on_its_way {
         let output =
-            json!({ "run": doc.run, "promoted": true, "outcome": doc.outcome, "user": doc.user_name() });
+            json!({ "run": doc.run, "promoted": promoted, "outcome": doc.outcome, "user": doc.user_name() });
         let sent = client.send_task_success().task_token(token).output(output.to_string()).send().await;
         sent.map(|_| ()).map_err(|error| StepError::from_sdk("states:SendTaskSuccess", &error))
     } else {

@@ -9,6 +9,7 @@ use aws_types::SdkConfig;
 use facts::secrets::{self, CURRENT, PENDING, PREVIOUS, Secret, Which};
 use keywheel::decide::replace::{Facts, is_working, way};
 use keywheel::incident::{Ours, Phase, Replacement, Way};
+use keywheel::key;
 use keywheel::notice::NoticeKind;
 use keywheel::secret::SecretValue;
 use keywheel::{AccessKeyId, Context, Incident, Rotation, RunId, SecretArn, Step, StepError, UserName, aws};
@@ -76,6 +77,14 @@ impl Step for Replace {
         doc.ours = Some(Ours { managed: true, keys: named.collect() });
         let mut leaked = doc.keys.clone();
         leaked.extend(doc.target.key_id.clone());
+        if let Some(previous) = known.previous.as_ref().filter(|previous| !leaked.contains(previous))
+            && key::find(&keys, previous).is_some()
+        {
+            // An earlier incident's key is not brought back for this one's. Not knowing it is worth another try.
+            let ssm = aws_sdk_ssm::Client::new(&config);
+            let recorded = facts::switch::leaked(&ssm, &ctx.stage, previous).await?;
+            leaked.extend(recorded.map(|record| record.key));
+        }
         let facts = Facts {
             leaked: &leaked,
             current: known.current,

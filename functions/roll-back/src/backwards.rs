@@ -84,6 +84,19 @@ pub(crate) async fn turn(tools: &Tools<'_>, mut doc: Rotation, mode: Mode) -> Re
         doc.end(tools.ctx.clock.now(), Outcome::Held, why);
         return Ok(doc);
     }
+    // Look has asked; it may have leaked since, and what is contained must not come back.
+    if facts::switch::leaked(&aws_sdk_ssm::Client::new(&tools.config), &tools.ctx.stage, &back)
+        .await?
+        .is_some()
+    {
+        let why = Why::new(
+            "LeakedKeyKept",
+            format!("Key {back} leaked and is kept as evidence; nothing was turned back."),
+            format!("`keywheel incident {back}` shows what is known of it."),
+        );
+        doc.end(tools.ctx.clock.now(), Outcome::Held, why);
+        return Ok(doc);
+    }
     tools.set(&user.name, &back, StatusType::Active).await?;
     keep_active(tools, &user.name, &back).await?;
     // After the looks: IAM's list may lag behind what somebody did to the key a moment ago.

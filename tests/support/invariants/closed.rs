@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 
 use keywheel::policy::WhenStillInUse;
 use keywheel::rotation::{Reason, Request as Input};
+use keywheel::switch::Mode;
 
 use crate::fake::{Call, Request, State};
+use crate::functions::STAGE;
 
 /// By invocation, the last answer to each call.
 pub(super) type Reads = BTreeMap<u64, BTreeMap<String, Answer>>;
@@ -36,17 +38,25 @@ pub(super) fn note(state: &mut State, request: &Request, call: &Call) {
         || made.code.as_deref().is_some_and(|code| {
             ["ResourceNotFoundException", "ParameterNotFound", "NoSuchEntity"].contains(&code)
         });
+    // What is kept of a key that leaked is no switch.
+    let kept = request.action == "GetParameter" && request.text("Name").contains("/incidents/");
+    let name = if kept { RECORD.to_owned() } else { request.name() };
     let answer = if !known || made.fault.is_some() {
         Answer::None
     } else if made.truncated {
         Answer::Part
-    } else if request.action == "GetParameter" && !is_live(state, request.text("Name")) {
+    } else if name == "ssm:GetParameter" && !is_live(state, request.text("Name"))
+        || name == "ssm:GetParameters" && !is_live(state, &Mode::parameter(STAGE))
+    {
         Answer::NotLive
     } else {
         Answer::Whole
     };
-    state.watch.reads.entry(invocation).or_default().insert(request.name(), answer);
+    state.watch.reads.entry(invocation).or_default().insert(name, answer);
 }
+
+/// The read of what is kept of a key that leaked.
+const RECORD: &str = "ssm:GetParameter of a record";
 
 fn is_live(state: &State, parameter: &str) -> bool {
     state.parameters.get(parameter).is_some_and(|mode| mode == "live")
@@ -71,7 +81,8 @@ fn needed(state: &State, function: &str, write: &str, request: &Request) -> Vec<
             ("iam:GetAccessKeyLastUsed", true),
         ],
         ("delete-key", "iam:DeleteAccessKey") => &[
-            ("ssm:GetParameter", false),
+            // The switch, and what is kept of the key, in one.
+            ("ssm:GetParameters", false),
             ("secretsmanager:DescribeSecret", false),
             ("iam:ListAccessKeys", false),
             ("iam:GetAccessKeyLastUsed", false),

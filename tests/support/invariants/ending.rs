@@ -116,7 +116,11 @@ fn says_what_is(state: &State, doc: &Rotation, writes: &[Call], broken: &mut Vec
         }
         Some(Outcome::Held) => {
             // Held leaves the old key to people, unless a person has taken it away meanwhile.
-            let deleted = writes.iter().any(|call| call.name == "iam:DeleteAccessKey");
+            let open = doc.why.as_ref().is_some_and(|why| why.text.contains("is not known"));
+            // Where the reply was lost, and so was every later look, all that a run can say is that it does not know.
+            let told = |call: &&Call| call.fault.is_none() || !open;
+            let mut tried = writes.iter().filter(|call| call.name == "iam:DeleteAccessKey");
+            let deleted = tried.any(|call| told(&call));
             let theirs = |key: &&str| state.watch.by_people.contains(*key);
             if let Some(old) = old.filter(|old| deleted && !exists(old)).filter(|old| !theirs(old)) {
                 lie(format!("Held ({code}), and the run has deleted the old key {old}"));

@@ -245,11 +245,15 @@ fn parameters(call: &Call) -> Value {
     match call.action.as_str() {
         "GetParameters" => {
             let names = call.params.get("Names").and_then(Value::as_array).cloned().unwrap_or_default();
-            let (on, off): (Vec<Value>, Vec<Value>) = names
-                .into_iter()
-                .partition(|name| name.as_str().is_some_and(|name| name.ends_with("/containment")));
-            let on: Vec<Value> = on.iter().filter_map(Value::as_str).map(|name| row(name, "on")).collect();
-            json!({"Parameters": on, "InvalidParameters": off})
+            let (mut set, mut unset) = (Vec::new(), Vec::new());
+            for name in names.iter().filter_map(Value::as_str) {
+                match name.rsplit('/').next() {
+                    Some("containment") => set.push(row(name, "on")),
+                    Some("mode") => set.push(row(name, "live")),
+                    _ => unset.push(name),
+                }
+            }
+            json!({"Parameters": set, "InvalidParameters": unset})
         }
         "PutParameter" => json!({"Version": 1, "Tier": "Standard"}),
         _ => json!({"Parameter": row(call.text("Name"), "live")}),

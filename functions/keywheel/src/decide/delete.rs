@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::clock::after;
 use crate::ids::{AccessKeyId, VersionId};
+use crate::incident::{EVIDENCE, Record, RecordState};
 use crate::key::{self, KeyFacts, LastUse};
 use crate::switch::Mode;
 
@@ -22,6 +23,8 @@ pub struct Facts {
     pub keys: Vec<KeyFacts>,
     /// The old key's last use; `None` where it is not known.
     pub last_use: Option<LastUse>,
+    /// What is on record of the old key, where it was contained as leaked.
+    pub leaked: Option<Record>,
 }
 
 /// What the run has recorded.
@@ -54,6 +57,8 @@ pub enum Delete {
     Held(String),
     /// It stays: the installation was not live for longer than a run waits.
     Paused(String),
+    /// It stays, Inactive: it was contained as leaked, and its evidence time is not over.
+    Evidence(String),
 }
 
 /// A key that was just made Inactive still works for 3 to 4 seconds somewhere.
@@ -79,6 +84,11 @@ pub fn decide(facts: &Facts, run: &Run<'_>) -> Delete {
     let Some(old) = key::find(&facts.keys, run.old) else { return Delete::Gone };
     if old.is_active() {
         return Delete::Held(format!("key {} was made Active again during its grace", run.old));
+    }
+    if let Some(record) = &facts.leaked
+        && (record.state != RecordState::Closed || facts.now < after(record.at, EVIDENCE))
+    {
+        return Delete::Evidence(format!("key {} leaked and is kept as evidence", run.old));
     }
     let over = after(run.disabled_at, run.grace);
     if facts.now < over {

@@ -128,7 +128,7 @@ pub struct Facts {
     pub retire: Option<AccessKeyId>,
     /// The superseded key that its owner said is to be kept.
     pub keep: Option<AccessKeyId>,
-    /// What is on record of the Inactive key beside the current one, where it was contained as leaked.
+    /// What is on record of the key beside the current one, where it was contained as leaked.
     pub evidence: Option<Evidence>,
 }
 
@@ -284,7 +284,7 @@ fn one_other(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, other
     }
     // Its own run could not make it Inactive, and was Held: whoever comes next does so, without overlap.
     let at_large = superseded && facts.current_run.leaked() && other.is_active();
-    let evidence = facts.evidence.as_ref().filter(|evidence| evidence.record.key == other.id);
+    let evidence = on_record(facts, &other.id);
     if facts.reason == Reason::Leaked && !at_large && (superseded || retired || evidence.is_some()) {
         // The slot that a replacement needs is taken; which way out is right is for a person. A key that nobody knows
         // may be what an earlier replacement has lost: that is found out below, as in any run.
@@ -364,6 +364,11 @@ fn leaked_key_kept(user: &str, other: &AccessKeyId) -> Entry {
             "When everything was dealt with: `keywheel incident {other} --close`. If the slot is wanted sooner than the evidence time allows: `keywheel enroll --user {user} --secret <secret> --retire {other}`."
         ),
     )
+}
+
+/// What is on record of this key, where it was contained as leaked.
+fn on_record<'f>(facts: &'f Facts, key: &AccessKeyId) -> Option<&'f Evidence> {
+    facts.evidence.as_ref().filter(|evidence| evidence.record.key == *key)
 }
 
 /// The key beside the current one was contained as leaked. Its incident closed, its evidence time over and no use of
@@ -447,7 +452,10 @@ fn take_over_pending(
 fn backwards(facts: &Facts, user: &str, current_key: Option<&AccessKeyId>, others: &[&KeyFacts]) -> Entry {
     let previous = facts.previous_key.as_ref();
     match (current_key, others) {
-        (Some(_), [other]) if previous == Some(&other.id) && facts.current_run.leaked() => {
+        (Some(_), [other])
+            if previous == Some(&other.id)
+                && (facts.current_run.leaked() || on_record(facts, &other.id).is_some()) =>
+        {
             leaked_key_kept(user, &other.id)
         }
         // Only a promotion of ours is turned back: what a person stored would be retired as if we had superseded it.

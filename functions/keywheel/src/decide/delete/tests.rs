@@ -28,6 +28,7 @@ fn facts(now: i64, status: Option<KeyStatus>, last_use: Option<Option<i64>>) -> 
             })
             .collect(),
         last_use: last_use.map(|used| LastUse { at: used.map(at), service: None, region: None }),
+        leaked: None,
     }
 }
 
@@ -75,6 +76,29 @@ fn a_pause_a_moved_secret_and_a_missing_key_delete_nothing() {
     let moved = Facts { current: Some(version('2')), ..facts(D + GRACE, off, Some(None)) };
     assert_eq!(decide(&moved), Delete::StandDown);
     assert_eq!(decide(&facts(D + GRACE, None, None)), Delete::Gone);
+}
+
+#[test]
+fn a_key_that_leaked_goes_when_its_incident_is_closed_and_its_evidence_time_is_over() {
+    let days = |days: i64| days * 24 * 3600;
+    let of = |state, contained: i64| {
+        let record = Record {
+            schema: 1,
+            key: OLD.parse().unwrap(),
+            user: "svc".parse().unwrap(),
+            incident: "5b0c1a52-9c3e-4c60-8f5d-2f6a3f1e7d10".parse().unwrap(),
+            at: at(contained),
+            state,
+            until: None,
+            note: None,
+        };
+        let facts = facts(D + GRACE, Some(KeyStatus::Inactive), Some(None));
+        decide(&Facts { leaked: Some(record), ..facts })
+    };
+    assert_eq!(of(RecordState::Closed, D + GRACE - days(30)), Delete::Yes);
+    assert!(matches!(of(RecordState::Closed, D + GRACE - days(30) + 1), Delete::Evidence(_)));
+    // Opened again in the grace, or never closed.
+    assert!(matches!(of(RecordState::Contained, D + GRACE - days(90)), Delete::Evidence(_)));
 }
 
 #[test]
