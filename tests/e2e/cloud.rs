@@ -11,6 +11,7 @@ use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::client::identity::Identity;
+use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use aws_types::app_name::AppName;
 use aws_types::region::Region;
@@ -26,7 +27,7 @@ use uuid::Uuid;
 type Body = Full<std::io::Cursor<Vec<u8>>>;
 
 /// How long a signed or control call may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Held by every test; by one alone where it turns the installation's switch.
 static SWITCH: RwLock<()> = RwLock::const_new(());
@@ -71,6 +72,11 @@ pub(crate) struct Cloud {
     _guard: Guard,
 }
 
+fn patience() -> TimeoutConfig {
+    let patient = Duration::from_secs(30);
+    TimeoutConfig::builder().connect_timeout(patient).operation_attempt_timeout(patient).build()
+}
+
 impl Cloud {
     /// The cloud, shared with other tests; `None` where there is none.
     pub(crate) async fn here() -> Option<Arc<Self>> {
@@ -100,7 +106,13 @@ impl Cloud {
             Credentials::new(need("AWS_ACCESS_KEY_ID"), need("AWS_SECRET_ACCESS_KEY"), None, None, "Test");
         let endpoint = need("AWS_ENDPOINT_URL");
         let base = keywheel::aws::base(keywheel::aws::http_client(), root.clone()).into_builder();
-        let config = base.endpoint_url(&endpoint).region(Region::new(need("AWS_REGION"))).build();
+        // The emulator is one process for everybody: what only looks waits longer for it than a Lambda may.
+        let patient = patience();
+        let config = base
+            .endpoint_url(&endpoint)
+            .region(Region::new(need("AWS_REGION")))
+            .timeout_config(patient)
+            .build();
         let config = named(&config, "e2e");
         let mut cloud = Self {
             iam: aws_sdk_iam::Client::new(&config),

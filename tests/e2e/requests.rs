@@ -112,10 +112,21 @@ impl Cloud {
         self.requests_after(self.mark).await
     }
 
-    /// All requests after the one numbered `seq`. It is logged when it is answered, so a slow one comes late.
+    /// All requests after the one numbered `seq`. It is logged when it is answered, so a slow one comes late. Read in
+    /// pages: while the cloud writes one, it answers nobody else.
     pub(crate) async fn requests_after(&self, seq: u64) -> Vec<Request> {
-        let log = self.get(&format!("/_keywheel/requests?after={seq}")).await;
-        let mut log: Vec<Request> = serde_json::from_value(log).unwrap();
+        const PAGE: usize = 4_000;
+        let (mut log, mut after): (Vec<Request>, u64) = (Vec::new(), seq);
+        loop {
+            let page = self.get(&format!("/_keywheel/requests?after={after}&limit={PAGE}")).await;
+            let page: Vec<Request> = serde_json::from_value(page).unwrap();
+            let whole = page.len() == PAGE;
+            after = page.last().map_or(after, |last| last.seq);
+            log.extend(page);
+            if !whole {
+                break;
+            }
+        }
         log.sort_by_key(|request| (request.time, request.seq));
         log
     }
@@ -137,7 +148,8 @@ impl Cloud {
 
     /// Every secret access key that the cloud has given out so far, to whomever.
     pub(crate) async fn secrets_given_out(&self) -> BTreeSet<String> {
-        let log = self.requests_after(0).await;
+        let log = self.get("/_keywheel/requests?after=0&made=1").await;
+        let log: Vec<Request> = serde_json::from_value(log).unwrap();
         log.iter().filter_map(Request::made).map(|pair| pair.secret).collect()
     }
 }

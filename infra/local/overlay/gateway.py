@@ -1,6 +1,7 @@
 """Around the emulator's gateway: a log of every signed call, faults, last use and CloudTrail.
 
-`GET /_keywheel/requests?after=SEQ` lists calls, `DELETE` empties the list;
+`GET /_keywheel/requests?after=SEQ` lists calls (`&limit=N` the first of them,
+`&made=1` only those that made a key), `DELETE` empties the list;
 `GET` and `POST /_keywheel/faults` show and plan faults. Both answer only to
 this machine's tests: they are not signed and not part of any AWS interface.
 """
@@ -120,6 +121,9 @@ def _requests_after(query: dict) -> list[dict]:
     if not _calls:
         return []
     start = max(0, after + 1 - _calls[0]["seq"])
+    if query.get("made"):
+        # Few among very many: whoever looks for pairs that were given out need not be sent all the rest.
+        return [call for call in itertools.islice(_calls, start, None) if call.get("reply")][:limit]
     return list(itertools.islice(_calls, start, start + limit))
 
 

@@ -13,15 +13,16 @@ use super::flows::{Flow, Started};
 use crate::blocked::refusal;
 use crate::cloud::{Cloud, Pair};
 use crate::emergency::{Alarm, exposed};
-use crate::run::Run;
+use crate::run::{Run, brief_but, new_id};
 use crate::scene::Scene;
 
 /// Where an incident has its outcome, and only the longest session is waited for.
 const TOLD: &str = "WaitForSessions";
 
 /// All of them.
-pub(super) const INCIDENTS: [Flow; 8] = [
+pub(super) const INCIDENTS: [Flow; 9] = [
     ("a leaked key of a managed user", |cloud| Box::pin(managed(cloud))),
+    ("a leaked key that superseded another", |cloud| Box::pin(superseding(cloud))),
     ("a leaked key of nobody's", |cloud| Box::pin(nobodys(cloud))),
     ("a report over the bus", |cloud| Box::pin(reported(cloud))),
     ("a key that cannot be made Inactive", |cloud| Box::pin(stubborn(cloud))),
@@ -56,6 +57,18 @@ async fn managed(cloud: Arc<Cloud>) -> Started {
     let (scene, pair) = Scene::managed(&cloud, "right-leak").await;
     let run = begin(&cloud, &pair.id, &scene.user, |_| {}).await;
     Started::of(scene, run).until(TOLD)
+}
+
+/// The superseded key comes back, unless it has leaked as well. Who is asked for that is seen as soon as the replacement
+/// has begun.
+async fn superseding(cloud: Arc<Cloud>) -> Started {
+    let (scene, _) = Scene::managed(&cloud, "right-super").await;
+    let policy = brief_but(&json!({ "overlap": "80s", "max_overlap": "80s" }));
+    let rotation = scene.start_with(&new_id(), json!({ "policy": policy })).await;
+    rotation.reaches("Overlap").await;
+    let current = scene.current().await;
+    let run = begin(&cloud, &current.id, &scene.user, |_| {}).await;
+    Started::of(scene, run).until("Pause")
 }
 
 async fn nobodys(cloud: Arc<Cloud>) -> Started {
