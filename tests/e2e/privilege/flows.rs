@@ -267,7 +267,8 @@ pub(super) async fn follow(
     };
     let (mut uses, mut denied, mut needs) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
     for request in run.requests().await {
-        let Some(right) = right(&request) else { continue };
+        // A failure that the flow itself plans comes before anybody asks for a right.
+        let Some(right) = right(&request).filter(|_| request.status < 500) else { continue };
         let after = Duration::try_from(request.time.duration_since(clock)).unwrap_or_default();
         if request.refused() {
             denied.insert(right.clone());

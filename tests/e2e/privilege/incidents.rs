@@ -68,7 +68,7 @@ async fn superseding(cloud: Arc<Cloud>) -> Started {
     rotation.reaches("Overlap").await;
     let current = scene.current().await;
     let run = begin(&cloud, &current.id, &scene.user, |_| {}).await;
-    Started::of(scene, run).until("Pause")
+    Started::of(scene, run).until(TOLD)
 }
 
 async fn nobodys(cloud: Arc<Cloud>) -> Started {
