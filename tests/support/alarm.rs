@@ -253,20 +253,29 @@ impl World {
 
     /// A person says that a key did not leak, for a week.
     pub fn clear(&self, key: &str, user: &str) {
-        let mut state = self.fake.state();
-        let now = state.now();
+        let until = keywheel::clock::after(self.fake.state().now(), hours(24 * 7));
+        self.record(key, user, RecordState::Cleared, Some((until, "a scanner's test")));
+    }
+
+    /// An incident that is not walked here has contained a key.
+    pub fn contained(&self, key: &str, user: &str) {
+        self.record(key, user, RecordState::Contained, None);
+    }
+
+    fn record(&self, key: &str, user: &str, state: RecordState, note: Option<(jiff::Timestamp, &str)>) {
+        let mut fake = self.fake.state();
         let record = Record {
             schema: keywheel::incident::SCHEMA,
             key: key.parse().unwrap(),
             user: user.parse().unwrap(),
             incident: RunId::random(),
-            at: now,
-            state: RecordState::Cleared,
-            until: Some(keywheel::clock::after(now, hours(24 * 7))),
-            note: Some("a scanner's test".into()),
+            at: fake.now(),
+            state,
+            until: note.map(|(until, _)| until),
+            note: note.map(|(_, note)| note.to_owned()),
         };
         let text = serde_json::to_string(&record).unwrap();
-        state.parameters.insert(Record::parameter(STAGE, &record.key), text);
+        fake.parameters.insert(Record::parameter(STAGE, &record.key), text);
     }
 
     /// A person says that everything about a leaked key was dealt with.

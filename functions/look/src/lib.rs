@@ -6,6 +6,7 @@
 use aws_types::SdkConfig;
 use jiff::Timestamp;
 use keywheel::decide::entry::{self, Entry, Evidence, Pending, RunState, Start};
+use keywheel::incident::RecordState;
 use keywheel::key::KeyFacts;
 use keywheel::rotation::{Baseline, Caught, CurrentVersion, Outcome, Reason, Request, Rotation, Why};
 use keywheel::secret::SecretValue;
@@ -228,7 +229,10 @@ async fn evidence(
     let others: Vec<&KeyFacts> = keys.iter().filter(|key| Some(&key.id) != current).collect();
     let [other] = others[..] else { return Ok(None) };
     let Some(record) = facts::switch::leaked(ssm, stage, &other.id).await? else { return Ok(None) };
-    let last_use = facts::iam::last_use(iam, &other.id).await?;
+    let last_use = match record.state {
+        RecordState::Closed => Some(facts::iam::last_use(iam, &other.id).await?),
+        _ => None,
+    };
     Ok(Some(Evidence { record, last_use }))
 }
 

@@ -91,7 +91,10 @@ pub(crate) async fn turn(tools: &Tools<'_>, mut doc: Rotation, mode: Mode) -> Re
     {
         let why = Why::new(
             "LeakedKeyKept",
-            format!("Key {back} leaked and is kept as evidence; nothing was turned back."),
+            format!(
+                "Key {back} leaked meanwhile and stays Inactive; {}.",
+                if moved { "AWSCURRENT names it already" } else { "nothing was turned back" }
+            ),
             format!("`keywheel incident {back}` shows what is known of it."),
         );
         doc.end(tools.ctx.clock.now(), Outcome::Held, why);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::DIES_LATE;
 use crate::clock::after;
 use crate::ids::{AccessKeyId, VersionId};
 use crate::incident::{EVIDENCE, Record, RecordState};
@@ -61,8 +62,6 @@ pub enum Delete {
     Evidence(String),
 }
 
-/// A key that was just made Inactive still works for 3 to 4 seconds somewhere.
-const DIES_LATE: Duration = Duration::from_secs(15);
 /// How often a pause, or a read that failed, is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_hours(1);
 /// How often, at the least, a long pause is looked at.

@@ -3,10 +3,9 @@
 //! Resuming a held run, taking over an aborted one and starting afresh are all the same question. Whatever is
 //! not understood ends in a reason, with nothing touched.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
+use super::DIES_LATE;
 use crate::clock::after;
 use crate::ids::{AccessKeyId, RunId, SecretArn, VersionId};
 use crate::incident::{EVIDENCE, Record, RecordState};
@@ -92,12 +91,9 @@ pub struct Pending {
 pub struct Evidence {
     /// The record.
     pub record: Record,
-    /// The key's last use.
-    pub last_use: LastUse,
+    /// The key's last use; asked for where the incident is closed.
+    pub last_use: Option<LastUse>,
 }
-
-/// A key that was just made Inactive still works for 3 to 4 seconds somewhere.
-const DIES_LATE: Duration = Duration::from_secs(15);
 
 /// What the entry is decided from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -390,7 +386,12 @@ fn leaked_before(facts: &Facts, user: &str, evidence: &Evidence, superseded: boo
             ),
         );
     }
-    if let Some(used) = evidence.last_use.at.filter(|used| *used > after(*at, DIES_LATE)) {
+    // That a key which was in service has no date of use at all is not known, rather than that it has none.
+    let Some(last_use) = evidence.last_use.as_ref().filter(|last_use| last_use.at.is_some() || !superseded)
+    else {
+        return leaked_key_kept(user, key);
+    };
+    if let Some(used) = last_use.at.filter(|used| *used > after(*at, DIES_LATE)) {
         return blocked(
             "EvidenceUsed",
             format!(

@@ -164,7 +164,7 @@ fn a_leaked_key_goes_when_its_incident_is_closed_and_its_evidence_time_is_over()
             note: None,
         };
         let last_use = LastUse { at: used, service: None, region: None };
-        let evidence = Some(Evidence { record, last_use });
+        let evidence = Some(Evidence { record, last_use: Some(last_use) });
         Facts { now: at(day), evidence, ..facts(&[(C, Active), (K, Inactive)]) }
     };
     let (closed, open) = (RecordState::Closed, RecordState::Contained);
@@ -187,8 +187,17 @@ fn a_leaked_key_goes_when_its_incident_is_closed_and_its_evidence_time_is_over()
     assert_eq!(code(&Facts { retire: Some(id(K)), ..facts(open, 1, None) }), "TakeOver");
     assert_eq!(code(&Facts { reason: Reason::Leaked, ..old.clone() }), "SlotsFull");
     // One that a run of ours had superseded is in the way of the gate as one that was current.
-    let superseded = Facts { previous_key: Some(id(K)), current_run: RunState::EndedLeaked(run()), ..old };
-    assert_eq!(start(&superseded).old, Some(OldKey { key: id(K), was_current: true }));
+    let superseded = |used| Facts {
+        previous_key: Some(id(K)),
+        current_run: RunState::EndedLeaked(run()),
+        ..facts(closed, 40, used)
+    };
+    assert_eq!(start(&superseded(Some(at(-3)))).old, Some(OldKey { key: id(K), was_current: true }));
+    // It was in service, so that it was never used is not to be believed.
+    assert_eq!(code(&superseded(None)), "LeakedKeyKept");
+    let mut unread = old.clone();
+    unread.evidence.as_mut().unwrap().last_use = None;
+    assert_eq!(code(&unread), "LeakedKeyKept");
 }
 
 #[test]
