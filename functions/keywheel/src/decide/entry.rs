@@ -386,11 +386,8 @@ fn leaked_before(facts: &Facts, user: &str, evidence: &Evidence, superseded: boo
             ),
         );
     }
-    // That a key which was in service has no date of use at all is not known, rather than that it has none.
-    let Some(last_use) = evidence.last_use.as_ref().filter(|last_use| last_use.at.is_some() || !superseded)
-    else {
-        return leaked_key_kept(user, key);
-    };
+    // No date is an answer too, never used: a use of weeks ago is on record by now.
+    let Some(last_use) = &evidence.last_use else { return leaked_key_kept(user, key) };
     if let Some(used) = last_use.at.filter(|used| *used > after(*at, DIES_LATE)) {
         return blocked(
             "EvidenceUsed",
