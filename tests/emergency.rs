@@ -13,6 +13,8 @@ mod evidence;
 mod faults;
 #[path = "emergency/gap.rs"]
 mod gap;
+#[path = "emergency/making.rs"]
+mod making;
 #[path = "emergency/policy.rs"]
 mod policy;
 #[path = "emergency/replacement.rs"]

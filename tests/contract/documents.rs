@@ -27,6 +27,7 @@ fn every_sample_is_read_into_its_type_and_written_back_unchanged() {
         match name {
             "look" => unchanged::<Begin>(&path),
             "triage" => unchanged::<Alarm>(&path),
+            "watch" => unchanged::<keywheel::Alert>(&path),
             "contain" | "deny-sessions" | "replace" | "investigate" => unchanged::<Incident>(&path),
             _ => unchanged::<Rotation>(&path),
         }

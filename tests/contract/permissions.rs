@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keywheel::RunId;
 use serde_json::{Value, json};
-use support::alarm::{finding, report};
+use support::alarm::{finding, made, report};
 use support::faults::{Fault, Kind, Plan};
 use support::repository::template;
 use support::walker::Control;
@@ -54,6 +54,13 @@ async fn seen_in_emergencies(seen: &mut Seen) {
     // A report over the bus, about a key that is not here.
     let world = World::leaked();
     world.alarm(report(["AKIAELSEWHERE0000000"])).await;
+    note_calls(seen, &world);
+    // Somebody makes a key of nobody's, which may be one of many.
+    let world = World::leaked();
+    let key = world.stranger("somebody");
+    let by = json!({"type": "IAMUser", "arn": "arn:aws:iam::111122223333:user/admin"});
+    world.fake.state().trail_made_by(&key, &by, "console");
+    world.alarm(made(&world, &key)).await;
     note_calls(seen, &world);
     // A key that cannot be made Inactive for a while.
     let world = World::leaked();

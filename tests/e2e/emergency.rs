@@ -175,6 +175,50 @@ async fn a_key_minted_in_the_gap_is_part_of_the_leak_and_one_made_active_is_cont
     until("its end", || async { is_active(&scene, &pair.id).await == Some(false) }).await;
 }
 
+/// The rule that the local cloud has switched off: elsewhere tests make keys by hand all the time.
+async fn watch_key_making(cloud: &Cloud, on: bool) {
+    let action = if on { "AWSEvents.EnableRule" } else { "AWSEvents.DisableRule" };
+    let name = format!("keywheel-{}-leak-key-made", cloud.stage);
+    cloud.call("events", action, &json!({ "Name": name })).await;
+}
+
+/// The incidents that name this user, by their executions.
+async fn incidents_of(cloud: &Cloud, user: &str) -> Vec<Value> {
+    let list = cloud.sfn.list_executions().state_machine_arn(&cloud.incident).max_results(200);
+    let mut found = Vec::new();
+    for execution in list.send().await.unwrap().executions() {
+        let told =
+            cloud.sfn.describe_execution().execution_arn(execution.execution_arn()).send().await.unwrap();
+        if let Some(output) = told.output()
+            && told.input().is_some_and(|input| input.contains(user))
+        {
+            found.push(serde_json::from_str(output).unwrap());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_managed_users_key_that_somebody_else_has_made_is_told_and_ours_is_not() {
+    let Some(cloud) = Cloud::alone().await else { return };
+    let (scene, _) = Scene::managed(&cloud, "odd").await;
+    watch_key_making(&cloud, true).await;
+    // CloudTrail's own records, from the calls to the rule: first of a key that a run makes, then of a person's.
+    let ended = scene.rotate().await;
+    assert_eq!(ended.doc["outcome"], "Completed", "{:#}", ended.doc);
+    let odd = scene.make_key().await;
+    until("the incident", || async { !incidents_of(&cloud, &scene.user).await.is_empty() }).await;
+    watch_key_making(&cloud, false).await;
+    let told = incidents_of(&cloud, &scene.user).await;
+    let [incident] = told.as_slice() else { panic!("{} incidents: {told:#?}", told.len()) };
+    assert_eq!(
+        (&incident["target"]["key_id"], &incident["why"]["code"]),
+        (&json!(odd.id), &json!("OddKeyMaking")),
+        "{incident:#}"
+    );
+    assert_eq!(is_active(&scene, &odd.id).await, Some(true), "nothing was changed");
+}
+
 #[tokio::test]
 async fn a_hundred_credentials_in_one_event_and_one_of_them_malformed() {
     let Some(cloud) = Cloud::here().await else { return };

@@ -135,6 +135,15 @@ pub fn made_active(key: &str, user: &str) -> Value {
     })
 }
 
+/// CloudTrail's record of a key that was made, as EventBridge delivers it.
+pub fn made(world: &World, key: &str) -> Value {
+    let record = world.fake.state().record_of_making(key);
+    json!({
+        "id": RunId::random().to_string(), "source": "aws.iam", "detail-type": "AWS API Call via CloudTrail",
+        "account": "111122223333", "detail": record.unwrap_or_else(|| panic!("no record of {key}")),
+    })
+}
+
 /// One execution that is walked.
 enum Going {
     Emergency(Walk),

@@ -19,11 +19,12 @@ use serde_json::{Value, json};
 use tokio::sync::Notify as Signal;
 use triage::Triage;
 use validate_key::ValidateKey;
+use watch::Watch;
 
 use crate::fake::{Fake, INVOCATION, Invocation};
 
 /// Every function that the machines call.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 14] = [
     Look::NAME,
     CreateKey::NAME,
     ValidateKey::NAME,
@@ -33,6 +34,7 @@ pub const NAMES: [&str; 13] = [
     RollBack::NAME,
     Notify::NAME,
     Triage::NAME,
+    Watch::NAME,
     Contain::NAME,
     DenySessions::NAME,
     Replace::NAME,
@@ -124,6 +126,10 @@ impl Functions {
                 serve::invoke(&Notify::new(config, channels), payload, ctx).await
             }
             Triage::NAME => serve::invoke(&Triage, payload, ctx).await,
+            Watch::NAME => {
+                let create_role = self.fake.role_arn(&role(CreateKey::NAME));
+                serve::invoke(&Watch::new(config, create_role), payload, ctx).await
+            }
             Contain::NAME => serve::invoke(&Contain::new(config), payload, ctx).await,
             DenySessions::NAME => serve::invoke(&DenySessions::new(config), payload, ctx).await,
             Replace::NAME => {

@@ -35,7 +35,16 @@ impl Logs {
         let ours =
             ["keywheel", "facts", "look", "create_key", "validate_key", "promote_key", "deactivate_key"]
                 .into_iter()
-                .chain(["delete_key", "roll_back", "notify", "triage", "contain", "deny_sessions", "replace"])
+                .chain([
+                    "delete_key",
+                    "roll_back",
+                    "notify",
+                    "triage",
+                    "contain",
+                    "deny_sessions",
+                    "replace",
+                    "watch",
+                ])
                 .map(|name| (name, LevelFilter::TRACE));
         let filter = Targets::new().with_default(LevelFilter::WARN).with_targets(ours);
         let writer = Writer(Arc::clone(&lines));

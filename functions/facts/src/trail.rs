@@ -9,7 +9,9 @@ use aws_smithy_types::DateTime;
 use jiff::Timestamp;
 use keywheel::clock::after;
 use keywheel::decide::orphan::CreateRecord;
+use keywheel::making::Made;
 use keywheel::rotation::{Caller, Suspect};
+use keywheel::triage::made_in_record;
 use keywheel::{AccessKeyId, RunId, StepError};
 use serde_json::Value;
 
@@ -68,6 +70,36 @@ pub async fn create_record(trail: &Client, suspect: &Suspect) -> Result<Option<C
         }
     }
     Ok(None)
+}
+
+/// How many pages of new keys are read: of 3,000 keys it is known well enough that they are many.
+const PAGES_OF_KEYS: usize = 60;
+/// A region's history allows two lookups a second, to all callers together.
+const BETWEEN_PAGES: Duration = Duration::from_millis(600);
+
+/// The keys that were made from `since` to `until`, whoever made them.
+pub async fn made_between(
+    trail: &Client,
+    since: Timestamp,
+    until: Timestamp,
+) -> Result<Vec<Made>, StepError> {
+    let mut pages = trail
+        .lookup_events()
+        .lookup_attributes(attribute(LookupAttributeKey::EventName, "CreateAccessKey")?)
+        .start_time(seconds(since))
+        .end_time(seconds(until))
+        .into_paginator()
+        .send();
+    let mut made = Vec::new();
+    for number in 0..PAGES_OF_KEYS {
+        if number > 0 {
+            tokio::time::sleep(BETWEEN_PAGES).await;
+        }
+        let Some(page) = pages.next().await else { break };
+        let page = page.map_err(|error| StepError::from_sdk("cloudtrail:LookupEvents", &error))?;
+        made.extend(page.events().iter().filter_map(record).filter_map(|record| made_in_record(&record)));
+    }
+    Ok(made)
 }
 
 /// How many pages of a busy key's calls are read: the answer is for people, who need the callers, not the count.

@@ -3,7 +3,7 @@
 //! It is a JSON document in a parameter of the account (`/keywheel/<stage>/emergency`):
 //!
 //! ```json
-//! {"max_contain": 25, "rules": [
+//! {"max_contain": 25, "key_making": {"more_than": 5, "minutes": 10}, "rules": [
 //!   {"user": "prod-*", "then": {"replace_first": 10}},
 //!   {"source": "securityhub", "below": "high", "then": "page"},
 //!   {"class": "POLICY_DECIDES", "then": "now"}
@@ -13,12 +13,15 @@
 //! The first rule that fits decides; a rule without a condition fits everything. `then` is `now`, `page`,
 //! `{"after": MINUTES}` (contain unless a person stops it) or `{"replace_first": MINUTES}`. A bound is at most an
 //! hour: it is a delay, not a decision. Of the reports that senders of ours put on the bus, no more than
-//! `max_contain` in ten minutes are acted on: else whoever may send one could switch off a company. A policy that is missing, or cannot be read or understood, delays nothing.
+//! `max_contain` in ten minutes are acted on: else whoever may send one could switch off a company. Of one principal
+//! that makes more keys than `key_making` takes for usual, and of a key of a managed user that none of our runs has
+//! made (class `ODD_KEY_MAKING`), people are told, unless a rule says more. A policy that is missing, or cannot be read or understood, delays nothing.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decide::making::Usual;
 use crate::triage::{Class, Severity, Source, Target};
 
 /// The longest that containment may be delayed.
@@ -102,6 +105,9 @@ pub struct Emergency {
     /// The most incidents in [`BRAKE_SPAN`] with which a report over the bus is still acted on.
     #[serde(default = "max_contain")]
     pub max_contain: u32,
+    /// How many keys one principal makes that nobody needs to look at.
+    #[serde(default)]
+    pub key_making: Usual,
     /// The rules, in their order.
     #[serde(default)]
     pub rules: Vec<Rule>,
@@ -109,7 +115,7 @@ pub struct Emergency {
 
 impl Default for Emergency {
     fn default() -> Self {
-        Self { max_contain: max_contain(), rules: Vec::new() }
+        Self { max_contain: max_contain(), key_making: Usual::default(), rules: Vec::new() }
     }
 }
 
@@ -143,7 +149,7 @@ impl Emergency {
 /// suspects, or names the user and not the key, a person decides.
 const fn by_default(class: Class) -> Response {
     match class {
-        Class::PolicyDecides | Class::ResolveUserKeys => Response::Page,
+        Class::PolicyDecides | Class::ResolveUserKeys | Class::OddKeyMaking => Response::Page,
         _ => Response::Now,
     }
 }

@@ -19,12 +19,14 @@ pub use findings::Findings;
 pub use page::page;
 
 use crate::clock::{after, wait_time};
+use crate::decide::making::Odd;
 use crate::error::StepError;
 use crate::ids::{AccessKeyId, RunId, UserName};
+use crate::making::Made;
 use crate::notice::{Notice, NoticeKind};
 use crate::rotation::{Caught, Delivery, Outcome, Why};
 use crate::switch::Containment;
-use crate::triage::{Class, Source, Target};
+use crate::triage::{Class, Kind, Severity, Source, Target};
 
 /// The version of the documents that this release writes.
 pub const SCHEMA: u32 = 1;
@@ -60,6 +62,8 @@ pub struct Alarm {
 pub enum Course {
     /// Each credential gets an execution of its own.
     Incidents,
+    /// A key was made: whether that is odd, is asked first.
+    Watch,
     /// A person is told, nothing else.
     Tell,
     /// Nothing of ours.
@@ -88,6 +92,9 @@ pub struct Alert {
     pub reason: String,
     /// What comes of it.
     pub course: Course,
+    /// The key that somebody has made, where the event is about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
     /// The credentials, each with its own document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub incidents: Vec<Incident>,
@@ -288,11 +295,38 @@ impl Alert {
             class,
             reason,
             course: Course::Nothing,
+            made: None,
             incidents: Vec::new(),
             notices: Vec::new(),
             delivery: Delivery::Pending,
             wait_until: None,
         }
+    }
+
+    /// The account of the installation, which is where the execution runs.
+    pub fn own_account(&self) -> &str {
+        account(&self.execution)
+    }
+
+    /// Makes an incident of what is odd about the making of a key. All events of the same oddity name it alike, so
+    /// that it is started once.
+    pub fn open_odd(&mut self, made: &Made, odd: Odd) {
+        let target = Target {
+            class: Class::OddKeyMaking,
+            account: made.account.clone(),
+            key_id: Some(made.key.clone()),
+            user: made.user.clone(),
+            kind: Kind::LongTerm,
+            source: Source::CloudTrail,
+            severity: Severity::Unknown,
+        };
+        let mut incident = Incident::open(self, target, odd.reason);
+        let machine = self.execution.rsplit_once(':').map_or(self.execution.as_str(), |(machine, _)| machine);
+        incident.id = RunId::standing_for(&format!("{machine}/key-making/{}", odd.name));
+        incident.execution = sibling(&self.execution, incident.id);
+        self.incidents = vec![incident];
+        self.course = Course::Incidents;
+        self.wait_until = None;
     }
 }
 
@@ -340,7 +374,7 @@ impl Incident {
 
     /// The account of the installation, which is where the execution runs.
     pub fn own_account(&self) -> &str {
-        self.execution.split(':').nth(4).unwrap_or_default()
+        account(&self.execution)
     }
 
     /// The credential, for people: the key's id, else the user's name.
@@ -428,6 +462,11 @@ impl Incident {
             self.note_failure(step, &format!("{}: {}", error.error, error.message()));
         }
     }
+}
+
+/// The account in an ARN.
+fn account(arn: &str) -> &str {
+    arn.split(':').nth(4).unwrap_or_default()
 }
 
 /// The ARN of an execution of the incident machine, beside one of the emergency machine.

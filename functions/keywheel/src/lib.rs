@@ -13,6 +13,7 @@ pub mod error;
 pub mod ids;
 pub mod incident;
 pub mod key;
+pub mod making;
 pub mod notice;
 pub mod policy;
 pub mod rotation;

@@ -39,6 +39,7 @@ pub fn init_tracing() {
             "deny_sessions",
             "replace",
             "investigate",
+            "watch",
         ]
         .map(|name| (name, LevelFilter::INFO)),
     );

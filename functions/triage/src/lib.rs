@@ -1,11 +1,11 @@
 //! The `Triage` state: what an event says has leaked, and which incidents come of it.
 //!
 //! Makes no call. The judgement is `keywheel::triage`; here it becomes a course: an execution for each credential,
-//! a word to a person, or nothing. An event that cannot be understood fails its execution, loudly, after it was
+//! a closer look at a key that somebody has made, a word to a person, or nothing. An event that cannot be understood fails its execution, loudly, after it was
 //! told: it may have been the leak.
 
 use keywheel::incident::{Alarm, Alert, Course, Incident};
-use keywheel::triage::{Class, Verdict, judge};
+use keywheel::triage::{Class, Verdict, judge, made};
 use keywheel::{Context, Step, StepError};
 use tracing::{info, warn};
 
@@ -27,6 +27,12 @@ impl Step for Triage {
         let id = alarm.event.get("id").and_then(serde_json::Value::as_str);
         alert.event = id.filter(|id| id.len() <= 64 && id.bytes().all(is_plain)).map(str::to_owned);
         alert.course = course(&verdict);
+        if alert.course == Course::Nothing {
+            alert.made = made(&alarm.event);
+            if alert.made.is_some() {
+                alert.course = Course::Watch;
+            }
+        }
         if alert.course == Course::Incidents {
             let targets = verdict.targets.into_iter().filter(|target| is_incident(target.class));
             let of = |target| Incident::open(&alert, target, verdict.reason.clone());
@@ -50,7 +56,7 @@ impl Step for Triage {
                 warn!(rotation.id = %alert.id, "Event taken for {:?}: {}", alert.class, alert.reason);
                 alert.tell(ctx.clock.now());
             }
-            Course::Incidents | Course::Nothing => {
+            Course::Incidents | Course::Watch | Course::Nothing => {
                 let count = alert.incidents.len();
                 info!(rotation.id = %alert.id, "Event taken for {:?}, {count} incidents: {}", alert.class, alert.reason);
             }

@@ -20,7 +20,7 @@ use crate::scene::Scene;
 const TOLD: &str = "WaitForSessions";
 
 /// All of them.
-pub(super) const INCIDENTS: [Flow; 9] = [
+pub(super) const INCIDENTS: [Flow; 11] = [
     ("a leaked key of a managed user", |cloud| Box::pin(managed(cloud))),
     ("a leaked key that superseded another", |cloud| Box::pin(superseding(cloud))),
     ("a leaked key of nobody's", |cloud| Box::pin(nobodys(cloud))),
@@ -30,6 +30,8 @@ pub(super) const INCIDENTS: [Flow; 9] = [
     ("a deny whose time has come", |cloud| Box::pin(lifted(cloud))),
     ("a managed deny whose time has come", |cloud| Box::pin(lifted_managed(cloud))),
     ("a user's leaked key that is denied already", |cloud| Box::pin(denied(cloud))),
+    ("a managed user's key that somebody has made", |cloud| Box::pin(odd(cloud))),
+    ("more keys than one principal makes", |cloud| Box::pin(burst(cloud))),
 ];
 
 /// Starts an incident about this key, with what `change` makes of its document.
@@ -171,4 +173,35 @@ async fn denied(cloud: Arc<Cloud>) -> Started {
     call.policy_document(keywheel::sessions::deny_before(later)).send().await.unwrap();
     let run = begin(&cloud, &pair.id, &scene.user, |_| {}).await;
     Started::of(scene, run).until(TOLD)
+}
+
+/// Starts an emergency with CloudTrail's record of a key that was made so long ago that its history is complete.
+async fn begin_watch(cloud: &Arc<Cloud>, pair: &Pair, user: &str) -> Run {
+    let alarm = Alarm::prepared(cloud);
+    let made = json!({
+        "source": "aws.iam", "detail-type": "AWS API Call via CloudTrail",
+        "detail": {
+            "eventSource": "iam.amazonaws.com", "eventName": "CreateAccessKey",
+            "eventTime": Timestamp::now() - SignedDuration::from_mins(20),
+            "userIdentity": { "type": "IAMUser", "arn": "arn:aws:iam::111122223333:user/admin" },
+            "requestParameters": { "userName": user },
+            "responseElements": { "accessKey": { "userName": user, "accessKeyId": pair.id } },
+        },
+    });
+    alarm.start(&made).await;
+    let id = keywheel::RunId::standing_for(&alarm.arn).to_string();
+    Run::of(cloud, &id, &alarm.arn)
+}
+
+async fn odd(cloud: Arc<Cloud>) -> Started {
+    let (scene, _) = Scene::managed(&cloud, "right-odd").await;
+    let pair = scene.make_key().await;
+    let run = begin_watch(&cloud, &pair, &scene.user).await;
+    Started::of(scene, run)
+}
+
+async fn burst(cloud: Arc<Cloud>) -> Started {
+    let (scene, pair) = stranger(&cloud, "right-burst").await;
+    let run = begin_watch(&cloud, &pair, &scene.user).await;
+    Started::of(scene, run)
 }

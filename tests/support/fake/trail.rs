@@ -57,6 +57,7 @@ impl State {
     /// Writes the record of a key that somebody else made.
     pub fn trail_made_by(&mut self, key: &str, identity: &Value, agent: &str) {
         let at = self.now();
+        let user = self.key(key).map(|(user, _)| user.name.clone());
         let record = json!({
             "eventName": "CreateAccessKey",
             "eventSource": "iam.amazonaws.com",
@@ -64,9 +65,17 @@ impl State {
             "userAgent": agent,
             "sourceIPAddress": "198.51.100.9",
             "userIdentity": identity,
-            "responseElements": {"accessKey": {"accessKeyId": key}},
+            "recipientAccountId": self.account,
+            "requestParameters": {"userName": user},
+            "responseElements": {"accessKey": {"userName": user, "accessKeyId": key}},
         });
         self.trail.push(TrailRecord { at, name: "CreateAccessKey".into(), key: "person".into(), record });
+    }
+
+    /// The record of the call that made a key.
+    pub fn record_of_making(&self, key: &str) -> Option<Value> {
+        let of = |event: &&TrailRecord| event.record["responseElements"]["accessKey"]["accessKeyId"] == key;
+        self.trail.iter().find(of).map(|event| event.record.clone())
     }
 
     /// The record of one use of a key. Consumers call every half hour for weeks, so these are written

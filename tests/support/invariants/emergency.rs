@@ -15,7 +15,7 @@ use crate::functions::STAGE;
 use crate::walker::Walk;
 
 /// The functions of an emergency.
-const FUNCTIONS: [&str; 5] = ["triage", "contain", "deny-sessions", "replace", "investigate"];
+const FUNCTIONS: [&str; 6] = ["triage", "watch", "contain", "deny-sessions", "replace", "investigate"];
 /// How the policies are called that an emergency writes.
 const DENY: &str = "keywheel-deny-sessions-";
 const STOP_GAP: &str = "keywheel-stop-gap-";
@@ -219,6 +219,7 @@ fn holds(state: &State, doc: &Incident, why: &str) -> bool {
         "NotLeaked" => record.is_none(),
         "RecordUnreadable" => doc.target.class == Class::RevokeAgainIfLeaked,
         "Braked" => doc.reported,
+        "OddKeyMaking" => doc.target.class == Class::OddKeyMaking,
         _ => false,
     }
 }
@@ -293,8 +294,9 @@ pub fn after_alarm(state: &mut State, walk: &Walk, alert: Option<&Alert>) {
         return;
     };
     let mut broken = Vec::new();
-    let rejected = alert.course == Course::Reject;
-    if rejected == (walk.status == "SUCCEEDED") && walk.status != "ABORTED" {
+    // What nobody can read, and what could not be found out, is loud.
+    let loud = matches!(alert.course, Course::Reject | Course::Watch);
+    if loud == (walk.status == "SUCCEEDED") && walk.status != "ABORTED" {
         broken.push(format!("P5: an event that is taken for {:?} ended {}", alert.class, walk.status));
     }
     are_sent(state, &alert.notices, alert.delivery, &mut broken);

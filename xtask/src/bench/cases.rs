@@ -31,7 +31,7 @@ pub(crate) struct Case {
 const NONE: Duration = Duration::ZERO;
 
 /// Every function, in the order of a key's life.
-pub(crate) const CASES: [Case; 13] = [
+pub(crate) const CASES: [Case; 14] = [
     case("look", Moment::Before, "/started", ("/phase", "create"), NONE),
     case("create-key", Moment::Before, "/started", ("/phase", "validate"), NONE),
     // Three answers in a row, a second apart.
@@ -44,6 +44,7 @@ pub(crate) const CASES: [Case; 13] = [
     case("notify", Moment::Promoted, "/started", ("/delivery", "done"), NONE),
     // And of an emergency's.
     case("triage", Moment::Before, "/started", ("/course", "incidents"), NONE),
+    case("watch", Moment::Before, "/started", ("/course", "incidents"), NONE),
     case("contain", Moment::Before, "/started", ("/phase", "deny"), NONE),
     case("deny-sessions", Moment::Before, "/contained_at", ("/deny/policy", DENY), NONE),
     case("replace", Moment::Before, "/contained_at", ("/replacement/way", "new"), NONE),

@@ -109,7 +109,11 @@ pub fn decide(facts: &Facts, incident: &Incident) -> Decision {
     let (class, target) = (incident.target.class, &incident.target);
     let leave = |why: Why, page| Decision::Leave(why, page);
     match class {
-        Class::RevokeUserKey | Class::PolicyDecides | Class::ResolveUserKeys | Class::UserSession => {}
+        Class::RevokeUserKey
+        | Class::PolicyDecides
+        | Class::OddKeyMaking
+        | Class::ResolveUserKeys
+        | Class::UserSession => {}
         Class::RevokeAgainIfLeaked => match &facts.record {
             Kept::Is(record) if record.state != RecordState::Cleared => {}
             // A person has called it a false alarm, or nobody ever called it a leak.
@@ -148,6 +152,10 @@ pub fn decide(facts: &Facts, incident: &Incident) -> Decision {
         // What was there to delay it, where it cannot be read, is not known; a mere suspicion is still one.
         Kept::None | Kept::Unread(_) => Emergency::default().response(target, user),
     };
+    // Nothing would be done with the switch on either.
+    if class == Class::OddKeyMaking && response == Response::Page {
+        return leave(odd_making(incident), switch != Containment::Off);
+    }
     if switch != Containment::On {
         return leave(switched_off(incident, switch, response), switch == Containment::Page);
     }
@@ -280,6 +288,17 @@ fn paged(incident: &Incident) -> Why {
         "ForAPerson",
         format!("{what}. By the policy a person decides; nothing was changed."),
         format!("`keywheel revoke {key}` contains it."),
+    )
+}
+
+fn odd_making(incident: &Incident) -> Why {
+    Why::new(
+        "OddKeyMaking",
+        format!("{} Nothing was changed: a person decides.", incident.reason),
+        format!(
+            "If it should not be there: `keywheel revoke {}` makes it Inactive. Then look at who made it.",
+            incident.credential()
+        ),
     )
 }
 

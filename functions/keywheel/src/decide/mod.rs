@@ -7,6 +7,7 @@ pub mod create;
 pub mod delete;
 pub mod entry;
 pub mod gate;
+pub mod making;
 pub mod orphan;
 pub mod replace;
 

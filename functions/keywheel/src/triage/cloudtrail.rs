@@ -5,6 +5,7 @@
 use super::fields::{Fields, key_id, name, name_in_arn};
 use super::{Class, Kind, Severity, Source, Target, Verdict};
 use crate::ids::UserName;
+use crate::making::Made;
 
 pub(super) const API_CALL: &str = "AWS API Call via CloudTrail";
 const SERVICE_EVENT: &str = "AWS Service Event via CloudTrail";
@@ -28,6 +29,33 @@ pub(super) fn record(envelope: Fields<'_>, _: &str, detail: Fields<'_>) -> Verdi
         Some("secretsmanager") => record.of_secrets(call),
         _ => Verdict::ignore("A record of a service that holds no keys of users."),
     }
+}
+
+/// The key that a record tells somebody has made.
+pub(super) fn made(detail: Fields<'_>) -> Option<Made> {
+    let service = detail.text("eventSource")?.split('.').next()?;
+    let made = (service, detail.text("eventName")?) == ("iam", "CreateAccessKey");
+    if !made || detail.get("errorCode").is_some() {
+        return None;
+    }
+    let answer = detail.get("responseElements")?.get("accessKey")?;
+    let asked = detail.get("requestParameters").and_then(|asked| asked.text("userName"));
+    Some(Made {
+        key: answer.text("accessKeyId").and_then(key_id)?,
+        user: answer.text("userName").or(asked).and_then(name),
+        account: detail.account("recipientAccountId"),
+        at: detail.text("eventTime")?.parse().ok()?,
+        by: detail.get("userIdentity").and_then(principal),
+    })
+}
+
+/// The ARN of who called; of a role's session the role's, whatever the session is called.
+fn principal(caller: Fields<'_>) -> Option<String> {
+    let issuer = caller.get("sessionContext").and_then(|session| session.get("sessionIssuer"));
+    let arn = issuer.and_then(|issuer| issuer.text("arn")).or_else(|| caller.text("arn"))?;
+    // It is repeated to people, so it must be nothing but an ARN.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@:/_-".contains(&byte);
+    (arn.starts_with("arn:") && arn.len() <= 700 && arn.bytes().all(plain)).then(|| arn.to_owned())
 }
 
 struct Record<'a> {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ids::{AccessKeyId, UserName};
+use crate::making::Made;
 use fields::Fields;
 
 /// What should come of an event.
@@ -45,6 +46,8 @@ pub enum Class {
     NotOursNotify,
     /// A credential is compromised, and the event does not say which: a person finds out.
     NotifyResolve,
+    /// A key was made as keys are not usually made. Never a verdict on an event alone: the `Watch` state finds it.
+    OddKeyMaking,
     /// The configured threshold decides, not the parser.
     PolicyDecides,
     /// A key was made Active: to be contained again where it had leaked.
@@ -265,6 +268,19 @@ fn unwrapped(event: &Value, depth: usize) -> Verdict {
     };
     Verdict::all(messages.into_iter().map(inner).collect())
         .unwrap_or_else(|| Verdict::reject("The event has no records."))
+}
+
+/// The key that somebody has made, where the event is CloudTrail's record of that.
+pub fn made(event: &Value) -> Option<Made> {
+    let event = Fields(event);
+    let told = event.text("source") == Some("aws.iam")
+        && event.text("detail-type").is_some_and(cloudtrail::is_record);
+    if told { made_in_record(event.get("detail")?.0) } else { None }
+}
+
+/// The key that somebody has made, by a record of CloudTrail.
+pub fn made_in_record(record: &Value) -> Option<Made> {
+    cloudtrail::made(Fields(record))
 }
 
 fn of_family(event: Fields<'_>) -> Verdict {

@@ -1,0 +1,109 @@
+//! The `Watch` state: whether the making of a key is odd.
+//!
+//! Two things are: a key of a managed user that none of our runs has made, which is told at once, and one principal
+//! that makes more keys than the emergency policy takes for usual. CloudTrail's history shows a call up to a quarter
+//! of an hour late, so for the second the machine waits that long and comes back. What is odd becomes an incident,
+//! and by default a person decides.
+
+use aws_types::SdkConfig;
+use facts::{switch, trail};
+use jiff::Timestamp;
+use keywheel::clock::{after, wait_time};
+use keywheel::decide::making::{self, SHOWN_LATE, Usual};
+use keywheel::incident::Course;
+use keywheel::making::Made;
+use keywheel::{Alert, Context, Step, StepError, aws};
+use tracing::{info, warn};
+
+/// The step.
+pub struct Watch {
+    config: SdkConfig,
+    create_role: String,
+}
+
+impl Watch {
+    /// A step that calls AWS with `config`; `create_role` is the ARN of the role that makes keys for Keywheel.
+    pub fn new(config: SdkConfig, create_role: String) -> Self {
+        Self { config, create_role }
+    }
+}
+
+impl Step for Watch {
+    const NAME: &'static str = "watch";
+    type Input = Alert;
+    type Output = Alert;
+
+    /// It only reads. Run twice, it says the same; the incident's name follows from what was odd, so that it is
+    /// started once.
+    async fn run(&self, mut alert: Alert, ctx: &Context) -> Result<Alert, StepError> {
+        let made = alert.made.clone();
+        let made = made.ok_or_else(|| StepError::BadInput("the alert names no key that was made".into()))?;
+        if let Some(why) = making::usual(&made, &self.create_role, alert.own_account()) {
+            return Ok(settled(alert, &made, why));
+        }
+        let now = ctx.clock.now();
+        let config = aws::for_run(&self.config, alert.id);
+        if alert.wait_until.is_none() {
+            if self.is_managed(&config, &made).await? {
+                let odd = making::of_a_managed_user(&made);
+                info!(rotation.id = %alert.id, key.id = %made.key, "{}", odd.reason);
+                alert.open_odd(&made, odd);
+                return Ok(alert);
+            }
+            alert.wait_until = Some(wait_time(after(made.at, SHOWN_LATE)));
+        }
+        if alert.wait_until.is_some_and(|until| now < until) {
+            return Ok(alert);
+        }
+        let usual = usual(&config, ctx, &alert).await;
+        let others = history(&config, &made, usual, now).await?;
+        match making::burst(&made, &others, usual) {
+            Some(odd) => {
+                warn!(rotation.id = %alert.id, key.id = %made.key, "{}", odd.reason);
+                alert.open_odd(&made, odd);
+                Ok(alert)
+            }
+            None => Ok(settled(alert, &made, "no more keys were made than is usual")),
+        }
+    }
+}
+
+impl Watch {
+    async fn is_managed(&self, config: &SdkConfig, made: &Made) -> Result<bool, StepError> {
+        let Some(user) = &made.user else { return Ok(false) };
+        let user = facts::iam::user(&aws_sdk_iam::Client::new(config), user).await?;
+        Ok(user.is_some_and(|user| user.secret.is_some()))
+    }
+}
+
+/// How many keys are usual, by the emergency policy; what it would say where it cannot be read is the careful value.
+async fn usual(config: &SdkConfig, ctx: &Context, alert: &Alert) -> Usual {
+    match switch::emergency(&aws_sdk_ssm::Client::new(config), &ctx.stage).await {
+        Ok(policy) => policy.key_making,
+        Err(error) => {
+            warn!(rotation.id = %alert.id, "The emergency policy could not be read, so what is usual by default is: {error}");
+            Usual::default()
+        }
+    }
+}
+
+/// The keys that were made around this one.
+async fn history(
+    config: &SdkConfig,
+    made: &Made,
+    usual: Usual,
+    now: Timestamp,
+) -> Result<Vec<Made>, StepError> {
+    let config = trail::iam_region(made.partition())
+        .map_or_else(|| config.clone(), |region| aws::in_region(config, region));
+    let span = usual.span();
+    let since = made.at.checked_sub(span).unwrap_or(made.at);
+    trail::made_between(&aws_sdk_cloudtrail::Client::new(&config), since, after(made.at, span).min(now)).await
+}
+
+fn settled(mut alert: Alert, made: &Made, why: &str) -> Alert {
+    info!(rotation.id = %alert.id, key.id = %made.key, "The making of key {} is not odd: {why}", made.key);
+    alert.course = Course::Nothing;
+    alert.wait_until = None;
+    alert
+}
