@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use aws_sdk_iam::types::StatusType;
 use facts::executions::{has_ended, sibling, state_of};
-use facts::secrets::{self, CURRENT, PENDING, PREVIOUS, Which};
+use facts::secrets::{self, CURRENT, PENDING, PREVIOUS, Secret, Which};
+use jiff::Timestamp;
 use keywheel::clock::{after, wait_time};
 use keywheel::decide::entry::RunState;
 use keywheel::decide::gate;
@@ -52,15 +53,7 @@ pub(crate) async fn turn(tools: &Tools<'_>, mut doc: Rotation, mode: Mode) -> Re
     let value = SecretValue::parse(value.text.as_deref(), &user.name)
         .map_err(|error| StepError::Conflict(error.to_string()))?;
     let Some((id, pair)) = value.pair().filter(|(id, _)| *id == back) else {
-        let why = Why::new(
-            "CurrentMoved",
-            "The secret was changed meanwhile; nothing was turned back.",
-            "Look at it, then start again.",
-        );
-        // An earlier attempt that left its label may have stopped a run.
-        let begun = labels.claims().iter().any(|(_, run)| *run == doc.run);
-        doc.end(tools.ctx.clock.now(), if begun { Outcome::Held } else { Outcome::Blocked }, why);
-        return Ok(doc);
+        return Ok(overtaken(doc, &labels, back, abandoned, tools.ctx.clock.now()));
     };
 
     if mode != Mode::Live && !moved && !labels.carries(&to, &doc.run.label()) {
@@ -123,6 +116,35 @@ pub(crate) async fn turn(tools: &Tools<'_>, mut doc: Rotation, mode: Mode) -> Re
     doc.wait_until = doc.wait_until.map(|until| until.min(first_look));
     doc.announce(now, NoticeKind::TurnedBack);
     Ok(doc)
+}
+
+/// Somebody has changed the secret: AWSCURRENT names neither key, and what becomes of them is for a person.
+fn overtaken(
+    mut doc: Rotation,
+    labels: &Secret,
+    back: AccessKeyId,
+    abandoned: NewKey,
+    now: Timestamp,
+) -> Rotation {
+    // What AWSCURRENT has named last, AWSPREVIOUS names: an earlier attempt, whose reply was lost, had moved it.
+    let own = |version: &VersionId| labels.carries(version, &doc.run.label());
+    if let Some(version) = labels.labelled(PREVIOUS).filter(own) {
+        let text = format!("AWSCURRENT named key {back} again, and then somebody changed the secret.");
+        doc.new = Some(NewKey { key: back, version: Some(version) });
+        doc.old = Some(OldKey { key: abandoned.key, was_current: true });
+        doc.announce(now, NoticeKind::TurnedBack);
+        doc.end(now, Outcome::Held, Why::new("CurrentMoved", text, "Look at which keys are needed."));
+        return doc;
+    }
+    // An earlier attempt that left its label may have stopped a run.
+    let begun = labels.claims().iter().any(|(_, run)| *run == doc.run);
+    let why = Why::new(
+        "CurrentMoved",
+        "The secret was changed meanwhile; nothing was turned back.",
+        "Look at it, then start again.",
+    );
+    doc.end(now, if begun { Outcome::Held } else { Outcome::Blocked }, why);
+    doc
 }
 
 /// Fails where another run has taken this one's work over: this execution was stopped, and only its last step is
