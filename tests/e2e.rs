@@ -49,6 +49,8 @@ mod paths;
 mod privilege;
 #[path = "e2e/rollback.rs"]
 mod rollback;
+#[path = "e2e/slack.rs"]
+mod slack;
 #[path = "e2e/stopped.rs"]
 mod stopped;
 #[path = "e2e/switch.rs"]

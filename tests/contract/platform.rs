@@ -235,7 +235,9 @@ fn functions_are_assumed_by_lambda_and_the_machine_by_step_functions_of_this_acc
     for name in MACHINES {
         expected.insert(machine_resource(name) + "Role", of("states.amazonaws.com"));
     }
-    expected.insert("StartEmergencyRole".into(), of("events.amazonaws.com"));
+    for name in ["StartEmergencyRole", "SlackRole"] {
+        expected.insert(name.into(), of("events.amazonaws.com"));
+    }
     assert_eq!(trusted, expected);
 }
 
@@ -310,6 +312,10 @@ fn rules_and_alarms_reach_the_topic_and_the_dead_letters_and_nothing_else() {
             panic!("{name} has not one target")
         };
         assert_eq!(target["DeadLetterConfig"]["Arn"], dead_letters, "{name}");
+        rules.push(json!({ "!GetAtt": format!("{name}.Arn") }));
+        if name == "SlackRule" {
+            continue;
+        }
         let role = target.get("RoleArn");
         if name == "RunEndedBadlyRule" {
             assert_eq!((&target["Arn"], role), (&json!({ "!Ref": "Topic" }), None));
@@ -321,7 +327,6 @@ fn rules_and_alarms_reach_the_topic_and_the_dead_letters_and_nothing_else() {
                 "{name}"
             );
         }
-        rules.push(json!({ "!GetAtt": format!("{name}.Arn") }));
         // AWS's own families come from the default bus, our own event from the bus that names its senders.
         let source = &rule["Properties"]["EventPattern"]["source"];
         let bus = rule["Properties"].get("EventBusName");
@@ -349,6 +354,13 @@ fn rules_and_alarms_reach_the_topic_and_the_dead_letters_and_nothing_else() {
         .as_array()
         .unwrap()
         .clone();
+    for source in &mut sources {
+        // Where there is no Slack, there is no such rule.
+        if let Some(choice) = source.get("!If") {
+            assert_eq!((&choice[0], &choice[2]), (&json!("HasSlack"), &json!({ "!Ref": "AWS::NoValue" })));
+            *source = choice[1].clone();
+        }
+    }
     let by_text = |value: &Value| value.to_string();
     sources.sort_by_key(by_text);
     rules.sort_by_key(by_text);
@@ -386,7 +398,7 @@ fn every_region_forwards_what_the_hub_takes_up_and_nothing_else() {
     let forwarded = rules(&intake);
     let aws: BTreeMap<String, Value> = hub
         .into_iter()
-        .filter(|(name, _)| !["RunEndedBadlyRule", "ReportedRule"].contains(&name.as_str()))
+        .filter(|(name, _)| !["RunEndedBadlyRule", "ReportedRule", "SlackRule"].contains(&name.as_str()))
         .collect();
     assert_eq!(forwarded, aws);
     for (name, one) in intake["Resources"].as_object().unwrap() {
@@ -398,5 +410,36 @@ fn every_region_forwards_what_the_hub_takes_up_and_nothing_else() {
         let bus = "arn:${AWS::Partition}:events:${HubRegion}:${AWS::AccountId}:event-bus/default";
         assert_eq!(target["Arn"]["!Sub"], bus, "{name}");
         assert!(target["DeadLetterConfig"]["Arn"].is_object(), "{name}");
+    }
+}
+
+#[test]
+fn what_slack_does_not_take_is_tried_for_a_day_and_then_kept() {
+    let template = template();
+    let rule = &template["Resources"]["SlackRule"]["Properties"];
+    let [target] = rule["Targets"].as_array().unwrap().as_slice() else { panic!("{rule}") };
+    // EventBridge itself waits as long as a 429 says; a day and 185 attempts are the most that it can be asked for.
+    let most = json!({ "MaximumEventAgeInSeconds": 86_400, "MaximumRetryAttempts": 185 });
+    assert_eq!(target["RetryPolicy"], most);
+    assert_eq!(target["DeadLetterConfig"]["Arn"], json!({ "!GetAtt": "DeadLetters.Arn" }));
+    assert_eq!(rule["EventBusName"], json!({ "!Ref": "Bus" }), "on the bus where nobody else speaks");
+    let destination = &template["Resources"]["SlackDestination"]["Properties"];
+    assert_eq!(destination["InvocationRateLimitPerSecond"], 1);
+    let granted = statements(&template["Resources"]["SlackRole"]);
+    let post = json!([{ "Sid": "Post", "Effect": "Allow", "Action": "events:InvokeApiDestination",
+                        "Resource": { "!GetAtt": "SlackDestination.Arn" } }]);
+    assert_eq!(Value::from(granted), post);
+    // Whoever has the address may post: it is shown to nobody who looks at the stack.
+    let parameter = &template["Parameters"]["SlackWebhookUrl"];
+    assert_eq!((&parameter["NoEcho"], &parameter["Default"]), (&json!(true), &json!("")));
+    // The stages of a run that goes well, which the rule leaves out, are kinds of notices.
+    let quiet = rule["EventPattern"]["detail"]["kind"][0]["anything-but"].as_array().unwrap();
+    for kind in quiet {
+        assert!(serde_json::from_value::<keywheel::notice::NoticeKind>(kind.clone()).is_ok(), "{kind}");
+    }
+    for (name, one) in template["Resources"].as_object().unwrap() {
+        if name.starts_with("Slack") {
+            assert_eq!(one["Condition"], "HasSlack", "{name}");
+        }
     }
 }

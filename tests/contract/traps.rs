@@ -184,7 +184,14 @@ const TRAPS: [(u8, &str, Shown); 33] = [
             ("tests/pipeline/notices.rs", "entries_that_the_bus_refuses_are_not_counted_as_sent"),
         ]),
     ),
-    (21, "Slack says to wait, and the message is dropped", NotYet("Slack is not a channel yet")),
+    (
+        21,
+        "Slack says to wait, and the message is dropped",
+        By(&[
+            ("tests/contract/platform.rs", "what_slack_does_not_take_is_tried_for_a_day_and_then_kept"),
+            ("tests/e2e/slack.rs", "p7_a_slack_that_refuses_delays_nobody_and_keeps_nothing_from_the_others"),
+        ]),
+    ),
     (
         22,
         "an emergency deletes: no evidence, no way back",

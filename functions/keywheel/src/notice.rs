@@ -203,6 +203,7 @@ impl Outbox for Rotation {
             "wait_until": self.wait_until,
             "outcome": self.outcome.filter(|_| notice.kind == NoticeKind::Ended),
             "why": self.why.as_ref().filter(|_| notice.kind == NoticeKind::Ended),
+            "title": self.subject(notice),
             "text": notice.text,
         })
     }

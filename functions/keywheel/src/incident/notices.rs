@@ -220,6 +220,7 @@ impl Outbox for Incident {
             "failed": self.failed,
             "outcome": self.outcome.filter(|_| ended),
             "why": self.why.as_ref().filter(|_| ended),
+            "title": self.subject(notice),
             "text": notice.text,
         })
     }
@@ -296,6 +297,7 @@ impl Outbox for Alert {
             "event": self.event,
             "execution": self.execution,
             "class": self.class,
+            "title": self.subject(notice),
             "text": notice.text,
         })
     }
