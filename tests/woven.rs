@@ -12,7 +12,7 @@ use std::time::Instant;
 use serde_json::json;
 use support::faults::Kind;
 use support::figures::{hand_over, number, say};
-use support::woven::{Schedule, Story, Tally, Target, play, targets};
+use support::woven::{Alarms, Reached, Schedule, Story, Tally, play, play_alarms, targets};
 
 /// How many schedules every change is held to, and from how many on everything must have been reached.
 const SCHEDULES: u64 = 20_000;
@@ -42,7 +42,10 @@ fn only_stories() {
 }
 
 /// Plays the seeds on all processors.
-fn weave(seeds: impl Iterator<Item = u64> + Send, targets: &[Target]) -> (Tally, Vec<Story>) {
+fn weave(
+    seeds: impl Iterator<Item = u64> + Send,
+    play: impl Fn(u64) -> Result<Reached, Box<Story>> + Sync,
+) -> (Tally, Vec<Story>) {
     // Counted as they are handed out: what a thread has in hand may still fail.
     let next = Mutex::new(seeds.zip(1_u64..));
     let result = Mutex::new((Tally::default(), Vec::new()));
@@ -56,7 +59,7 @@ fn weave(seeds: impl Iterator<Item = u64> + Send, targets: &[Target]) -> (Tally,
                     if number.is_multiple_of(SAID_EVERY) {
                         say(&format!("woven: {number} schedules begun"));
                     }
-                    match play(&Schedule::draw(seed, targets), |_| {}) {
+                    match play(seed) {
                         Ok(reached) => tally.add(reached),
                         Err(story) => {
                             // At once: who searches for an hour must not wait for it.
@@ -78,9 +81,70 @@ fn weave(seeds: impl Iterator<Item = u64> + Send, targets: &[Target]) -> (Tally,
 #[test]
 fn what_was_found_stays_mended() {
     only_stories();
-    let (_, stories) = weave(FOUND.into_iter(), &targets());
+    let targets = targets();
+    let (_, stories) = weave(FOUND.into_iter(), |seed| play(&Schedule::draw(seed, &targets), |_| {}));
     if let Some(first) = stories.first() {
         panic!("{} of them broke a promise again\n{first}", stories.len());
+    }
+}
+
+/// Fails where a schedule broke a promise, with the story of the first.
+fn none_broke(stories: &[Story]) {
+    let Some(first) = stories.first() else { return };
+    let mut alike: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for story in stories {
+        alike.entry(story.what.chars().take(60).collect()).or_default().push(story.seed);
+    }
+    panic!("{} schedules broke a promise: {alike:#?}\n{first}", stories.len());
+}
+
+/// How many alarms every change is held to; a search that is asked for more rotations plays more of these too.
+const ALARMS: u64 = 1_000;
+
+#[test]
+fn every_promise_holds_when_a_key_leaks_in_every_order() {
+    let rotations = number("KEYWHEEL_SCHEDULES", SCHEDULES);
+    let (count, first) = ((rotations * ALARMS / SCHEDULES).max(1), number("KEYWHEEL_SEED", 1));
+    only_stories();
+    let started = Instant::now();
+    let (tally, mut stories) = weave(first..first + count, |seed| play_alarms(&Alarms::draw(seed)));
+    stories.sort_by_key(|story| story.seed);
+    let each = (started.elapsed() / u32::try_from(count).unwrap()).as_secs_f64() * 1e3;
+    say(&format!(
+        "woven alarms: {} schedules, {} distinct, {} with a fault, {} faults, {} calls, {each:.1} ms a schedule",
+        tally.schedules,
+        tally.distinct.len(),
+        tally.fired,
+        tally.faults,
+        tally.calls,
+    ));
+    say(&format!("woven alarms: executions ended {:?}", tally.ends));
+    say(&format!("woven alarms: {} of {} calls of states hit", tally.struck.len(), tally.seen.len()));
+    hand_over(
+        "alarms",
+        &json!({
+            "schedules": tally.schedules + stories.len() as u64,
+            "faults": tally.faults,
+            "calls_covered": tally.struck.len(),
+            "violations": stories.len(),
+        }),
+    );
+    none_broke(&stories);
+    if count < ALARMS {
+        return;
+    }
+    assert!(
+        tally.distinct.len() as u64 * 10 >= count * 9,
+        "{} of {count} are distinct",
+        tally.distinct.len()
+    );
+    assert!(tally.fired * 10 >= count * 7, "faults fired in {} of {count} schedules", tally.fired);
+    for end in ["Contained", "Blocked", "Completed"] {
+        assert!(
+            tally.ends.get(end).copied().unwrap_or(0) >= 20,
+            "few executions ended {end}: {:?}",
+            tally.ends
+        );
     }
 }
 
@@ -90,7 +154,8 @@ fn every_promise_holds_in_every_order() {
     only_stories();
     let targets = targets();
     let started = Instant::now();
-    let (tally, mut stories) = weave(first..first + count, &targets);
+    let (tally, mut stories) =
+        weave(first..first + count, |seed| play(&Schedule::draw(seed, &targets), |_| {}));
     let each = (started.elapsed() / u32::try_from(count).unwrap()).as_secs_f64() * 1e3;
     stories.sort_by_key(|story| story.seed);
     say(&format!(
@@ -121,13 +186,7 @@ fn every_promise_holds_in_every_order() {
             "ms_per_schedule": (each * 10.0).round() / 10.0,
         }),
     );
-    if let Some(first) = stories.first() {
-        let mut alike: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        for story in &stories {
-            alike.entry(story.what.chars().take(60).collect()).or_default().push(story.seed);
-        }
-        panic!("{} schedules broke a promise: {alike:#?}\n{first}", stories.len());
-    }
+    none_broke(&stories);
     if count < ENOUGH {
         return;
     }

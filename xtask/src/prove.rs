@@ -37,7 +37,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let scratch = Scratch::new(&format!("prove-{}", std::process::id()), false)?;
     let searched = search(&options, &scratch.dir).await;
     let mutated = if options.without_mutants { Ok(Value::Null) } else { mutate(&scratch.dir).await };
-    let parts = ["woven", "pairs", "sensitivity"].map(|name| read(&scratch.dir, name));
+    let parts = ["woven", "alarms", "pairs", "sensitivity"].map(|name| read(&scratch.dir, name));
     let mut line = sum(&parts, mutated.as_ref().unwrap_or(&Value::Null));
     if searched.is_err() && line["violations"] == 0 {
         // The model hands no figures over, and finds what it finds.

@@ -33,6 +33,10 @@ const READ_BACK: [Duration; 5] = [
 /// How a record that could not be kept is noted.
 const RECORD: &str = "record";
 
+/// How long before a record that could not be read is asked for again.
+const ASK_FOR_RECORD: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(9)];
+
 /// How long is waited for what may speak against containment.
 const IN_TIME: Duration = Duration::from_secs(3);
 
@@ -104,6 +108,7 @@ impl Tools<'_> {
             (Owner::Is(_), _) | (_, None) => None,
             (_, Some(key)) => self.account_of(key).await,
         };
+        let standing = self.insist(&doc, standing).await;
         let Standing { switch, emergency, record } = standing;
         let now = self.ctx.clock.now();
         let replaced = doc.replacement.as_ref().is_some_and(|replacement| replacement.working);
@@ -118,8 +123,8 @@ impl Tools<'_> {
         match decision::decide(&facts, &doc) {
             Decision::Contain(user) => {
                 let keys = self.to_contain(&doc, &user, asked.keys).await?;
-                // Not knowing whether there is anything left to do, it is done.
-                if self.is_repeat(&facts.record, &doc, &user).await.unwrap_or(false) {
+                // Not knowing whether there is anything left to do, it is done; and a stop-gap is left to take off.
+                if !doc.stop_gap && self.is_repeat(&facts.record, &doc, &user).await.unwrap_or(false) {
                     return Ok(already(doc, user, now));
                 }
                 self.switch_off(doc, user, keys).await
@@ -151,6 +156,10 @@ impl Tools<'_> {
                 if !page {
                     doc.notices.retain(|notice| notice.kind != NoticeKind::Ended);
                 }
+                if doc.stop_gap {
+                    // Decided otherwise since: what the user is denied for it must go first.
+                    doc.phase = Phase::Deny;
+                }
                 Ok(doc)
             }
             Decision::AskAgain(why) => Err(asked.error.unwrap_or(StepError::NotYetVisible(why))),
@@ -163,6 +172,19 @@ impl Tools<'_> {
         tokio::time::timeout(IN_TIME, read)
             .await
             .unwrap_or_else(|_| Standing::unread("no answer came in time"))
+    }
+
+    /// Whether a key that somebody made Active had leaked is known from its record alone: it is worth some seconds.
+    async fn insist(&self, doc: &Incident, mut standing: Standing) -> Standing {
+        for pause in ASK_FOR_RECORD {
+            let unread = matches!(standing.record, Kept::Unread(_));
+            if doc.target.class != Class::RevokeAgainIfLeaked || !unread {
+                break;
+            }
+            self.ctx.clock.sleep(pause).await;
+            standing = self.standing(doc.target.key_id.as_ref()).await;
+        }
+        standing
     }
 
     /// How many incidents were begun lately, this one among them; only a report that can be braked is worth the call.

@@ -7,7 +7,7 @@
 //! keeps the user in bounds.
 //!
 //! Which of the three is meant follows from the document: nothing is contained yet, nothing is denied yet, or the
-//! longest session has ended.
+//! longest session has ended. Where it was decided meanwhile to contain nothing, what was denied until then is freed.
 
 mod managed;
 
@@ -57,6 +57,10 @@ impl Step for DenySessions {
         let tools = Tools { iam, ctx };
         doc.merge();
         match (&doc.deny, doc.contained_at) {
+            (_, None) if doc.outcome.is_some() => {
+                doc.take_error("the last step");
+                Box::pin(tools.give_up(doc)).await
+            }
             (_, None) => Box::pin(tools.stop_gap(doc)).await,
             (None, Some(_)) => {
                 doc.take_error("deny-sessions");
@@ -108,12 +112,34 @@ impl Tools<'_> {
         Ok(doc)
     }
 
+    /// It was decided meanwhile that nothing is contained: then nobody is denied anything for it.
+    async fn give_up(&self, mut doc: Incident) -> Result<Incident, StepError> {
+        let (user, key) = (doc.owner()?.clone(), credential(&doc)?);
+        self.end_stop_gap(&mut doc, &user, &key).await?;
+        doc.phase = Phase::Ended;
+        Ok(doc)
+    }
+
+    async fn end_stop_gap(
+        &self,
+        doc: &mut Incident,
+        user: &UserName,
+        key: &AccessKeyId,
+    ) -> Result<(), StepError> {
+        if doc.stop_gap {
+            self.delete(user, &sessions::stop_gap_name(key)).await?;
+            doc.stop_gap = false;
+        }
+        Ok(())
+    }
+
     async fn deny(&self, mut doc: Incident) -> Result<Incident, StepError> {
         let (user, key) = (doc.owner()?.clone(), credential(&doc)?);
         let cut_off = doc.cut_off().ok_or_else(|| StepError::BadInput("nothing is contained".into()))?;
         let now = self.ctx.clock.now();
         if now >= after(cut_off, LONGEST_SESSION) {
             // Nothing is left to deny.
+            self.end_stop_gap(&mut doc, &user, &key).await?;
             doc.phase = Phase::Ended;
             return Ok(doc);
         }
@@ -145,11 +171,8 @@ impl Tools<'_> {
             }
             Err(error) => return Err(error),
         }
-        if doc.stop_gap {
-            // The key reads Inactive, so the user's other key may work again.
-            self.delete(&user, &sessions::stop_gap_name(&key)).await?;
-            doc.stop_gap = false;
-        }
+        // The key reads Inactive, so the user's other key may work again.
+        self.end_stop_gap(&mut doc, &user, &key).await?;
         doc.announce(now, NoticeKind::Contained);
         if doc.phase == Phase::Deny {
             doc.phase = Phase::Look;

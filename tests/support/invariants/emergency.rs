@@ -16,6 +16,8 @@ use crate::walker::Walk;
 
 /// The functions of an emergency.
 const FUNCTIONS: [&str; 6] = ["triage", "watch", "contain", "deny-sessions", "replace", "investigate"];
+/// How late IAM's list may show what was done.
+const JUST_NOW: std::time::Duration = std::time::Duration::from_secs(15);
 /// How the policies are called that an emergency writes.
 const DENY: &str = "keywheel-deny-sessions-";
 const STOP_GAP: &str = "keywheel-stop-gap-";
@@ -34,14 +36,15 @@ fn incident_of(state: &State, call: &Call) -> Option<Incident> {
 /// Whether the key was made while a leaked one of its user could still be used, by somebody who is no run of ours.
 pub(super) fn was_minted(state: &State, key: &Key, call: &Call) -> bool {
     let Some(incident) = incident_of(state, call) else { return false };
-    let first = state.calls.iter().find(|other| {
+    // Where it could not be read back, it was made Inactive again and again; until the last time nothing is known.
+    let last = state.calls.iter().rfind(|other| {
         let id = other.params.get("AccessKeyId").and_then(serde_json::Value::as_str);
         other.run == call.run
             && other.name == "iam:UpdateAccessKey"
             && other.status == 200
             && id.is_some_and(|id| state.watch.leaked.contains(id))
     });
-    let until = first.map(|first| first.at + READ_BACK + signed(SETTLES));
+    let until = last.map(|last| last.at + READ_BACK + signed(SETTLES));
     key.maker == Maker::Stranger
         && key.created.as_second() >= incident.started.as_second()
         && until.is_some_and(|until| key.created <= until)
@@ -133,7 +136,9 @@ fn put(
         broken.push(format!("P2: {policy} was put on {user}, whose key it is not"));
     }
     if policy.starts_with(STOP_GAP) {
-        let leaked = |key: &Key| state.watch.leaked.contains(&key.id) && key.is_active();
+        // What another incident made Inactive just now does not show yet.
+        let on = |key: &Key| key.is_active() || key.active_at(state.ago(JUST_NOW));
+        let leaked = |key: &Key| state.watch.leaked.contains(&key.id) && on(key);
         if !key_of(state, policy).is_some_and(leaked) {
             broken.push(format!("P2: {policy} was put on {user}, and no leaked key needs it"));
         }
@@ -143,7 +148,10 @@ fn put(
         broken.push(format!("P2: policy {policy} denies more than sessions"));
         return;
     };
-    if was.and_then(|was| sessions::cut_off_of(was)).is_some_and(|was| was > cut_off) {
+    // Two incidents about one key may write in any order. What counts is that no session of the key is left out.
+    let settled = cut_off - signed(SETTLES);
+    let covered = key_of(state, policy).is_some_and(|key| !key.is_active() && key.changed() <= settled);
+    if was.and_then(|was| sessions::cut_off_of(was)).is_some_and(|was| was > cut_off) && !covered {
         broken.push(format!("P3: {policy} was written anew with an earlier cut-off"));
     }
 }
@@ -196,6 +204,14 @@ fn what_leaked_is_off(state: &State, doc: &Incident, broken: &mut Vec<String>) {
         return;
     }
     let why = doc.why.as_ref().map_or("", |why| why.code.as_str());
+    // Made Active after the last look: CloudTrail's record of that starts an incident of its own.
+    let told =
+        doc.notices.iter().filter(|notice| notice.kind == NoticeKind::Ended).map(|notice| notice.at).max();
+    let later =
+        |id: &&str| state.key(id).is_some_and(|(_, key)| told.is_some_and(|told| key.changed() > told));
+    if doc.outcome == Some(Outcome::Contained) && on.iter().all(later) {
+        return;
+    }
     if doc.outcome == Some(Outcome::Contained) || !holds(state, doc, why) {
         broken.push(format!("P3: the incident ended as {why:?} and {on:?} is Active"));
     }
@@ -230,7 +246,14 @@ fn what_was_denied_is_free(state: &State, doc: &Incident, broken: &mut Vec<Strin
     let credential = doc.target.key_id.as_ref().or(doc.keys.first());
     if let Some(key) = credential.filter(|_| doc.outcome == Some(Outcome::Contained)) {
         let gap = sessions::stop_gap_name(key);
-        if user.inline.contains_key(&gap) {
+        // Another incident about the same key, which is still at work, answers for its own.
+        let others = state.executions.values().any(|other| {
+            other.arn != doc.execution
+                && other.status == "RUNNING"
+                && other.arn.contains("-incident:")
+                && other.input.contains(key.as_str())
+        });
+        if user.inline.contains_key(&gap) && !others {
             broken.push(format!("P3: {gap} is still on {}", user.name));
         }
     }

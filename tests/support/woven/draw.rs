@@ -33,7 +33,7 @@ pub struct Weather {
 }
 
 impl Weather {
-    fn draw(rng: &mut Rng) -> Self {
+    pub(super) fn draw(rng: &mut Rng) -> Self {
         let seconds = |rng: &mut Rng, choices: &[u64]| Duration::from_secs(*rng.choice(choices).unwrap());
         Self {
             valid_after: Some(seconds(rng, &[0, 0, 5, 12])),

@@ -7,6 +7,7 @@
 //!
 //! A seed is the whole schedule: the same one gives the same calls in the same order.
 
+mod alarms;
 mod draw;
 mod people;
 mod story;
@@ -27,6 +28,7 @@ use crate::invariants::replaced_as_leaked;
 use crate::walker::{Control, join};
 use crate::world::{Run, SECRET, USER, World, hours};
 
+pub use alarms::{Alarms, play_alarms};
 pub use draw::{Schedule, Target};
 pub use people::Deed;
 pub use story::{Story, promises_in};
@@ -53,8 +55,8 @@ pub fn play(schedule: &Schedule, scene: impl FnOnce(&mut World)) -> Result<Reach
     let fake = seen.expect("a world was made");
     match played {
         Ok(Ok(())) => Ok(Reached::of(&fake)),
-        Ok(Err(what)) => Err(Box::new(Story::of(schedule, &fake, what))),
-        Err(panic) => Err(Box::new(Story::of(schedule, &fake, words(&*panic)))),
+        Ok(Err(what)) => Err(Box::new(Story::of(schedule.seed, schedule, &fake, what))),
+        Err(panic) => Err(Box::new(Story::of(schedule.seed, schedule, &fake, words(&*panic)))),
     }
 }
 

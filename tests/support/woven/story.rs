@@ -4,7 +4,6 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::Schedule;
 use crate::fake::{Call, Fake};
 
 /// A broken promise, and what led to it.
@@ -19,7 +18,7 @@ pub struct Story {
 }
 
 impl Story {
-    pub(super) fn of(schedule: &Schedule, fake: &Fake, what: String) -> Self {
+    pub(super) fn of(seed: u64, schedule: &impl fmt::Debug, fake: &Fake, what: String) -> Self {
         let state = fake.state();
         let mut events: Vec<(Timestamp, String)> = state.deeds.clone();
         events.extend(state.calls.iter().map(|call| (call.at, line(call))));
@@ -31,7 +30,7 @@ impl Story {
         events.sort_by_key(|(at, _)| *at);
         let lines = events.into_iter().map(|(at, text)| format!("{at}  {text}")).collect();
         let what = if state.violations.is_empty() { what } else { state.violations.join("\n") };
-        Self { seed: schedule.seed, what, schedule: format!("{schedule:#?}"), lines }
+        Self { seed, what, schedule: format!("{schedule:#?}"), lines }
     }
 
     /// The promises that were broken, such as `P1`.
