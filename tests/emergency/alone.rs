@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Delivery, Outcome};
+use serde_json::json;
 use support::alarm::finding;
 use support::faults::{Fault, Kind, Plan};
 use support::world::{USER, World, hours};
@@ -105,6 +106,66 @@ async fn p3_while_iam_refuses_the_user_is_denied_everything() {
     alarm.incident().expect(Outcome::Contained, "Contained");
     assert!(world.is_active(&bystander));
     world.assert_replaced();
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_where_nothing_answers_for_an_hour_it_is_contained_after_that() {
+    let world = World::leaked();
+    let key = world.current_key();
+    world.fake.state().plan = Plan::new([
+        Fault::within("StartIncident", 0, Kind::ErrorBefore).for_good(),
+        Fault::within("ContainHere", 0, Kind::KilledBefore).for_good(),
+    ]);
+    let mend = async {
+        tokio::time::sleep(hours(1)).await;
+        assert!(world.is_active(&key) && on_topic(&world, NoticeKind::NotContained) > 0, "nobody was told");
+        world.fake.state().plan = Plan::default();
+        tokio::time::sleep(minutes(11)).await;
+        assert!(!world.is_active(&key));
+    };
+    let (alarm, ()) = tokio::join!(world.alarm(finding(&key, USER)), mend);
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    world.assert_replaced();
+}
+
+/// What happens while IAM refuses to switch the key off, and the user is denied everything.
+#[tokio::test(start_paused = true)]
+async fn a_stop_gap_ends_with_what_it_was_for() {
+    for (meanwhile, why) in [
+        ("another incident contains it", "Contained"),
+        ("a person calls it a false alarm", "FalseAlarm"),
+        ("containment is switched to page", "NotSwitchedOn"),
+        ("the policy lets a person decide", "ForAPerson"),
+        ("somebody deletes the key", "KeyGone"),
+    ] {
+        let world = World::leaked();
+        let key = world.current_key();
+        world.fake.state().denied.insert("iam:UpdateAccessKey".into());
+        let happens = async {
+            tokio::time::sleep(minutes(2)).await;
+            assert!(world.fake.state().denies_keys(USER), "{meanwhile}");
+            match why {
+                "Contained" => {
+                    world.contained(&key, USER);
+                    world.switch_key(&key, false);
+                }
+                "FalseAlarm" => world.clear(&key, USER),
+                "NotSwitchedOn" => world.containment("page"),
+                "ForAPerson" => world.emergency_policy(&json!({"rules": [{"then": "page"}]})),
+                _ => {
+                    let mut state = world.fake.state();
+                    let now = state.now();
+                    state.key_mut(&key).deleted = Some(now);
+                }
+            }
+            tokio::time::sleep(minutes(1)).await;
+            world.fake.state().denied.clear();
+            tokio::time::sleep(minutes(16)).await;
+            assert!(!world.fake.state().denies_keys(USER), "denied everything after {meanwhile}");
+        };
+        let (alarm, ()) = tokio::join!(world.alarm(finding(&key, USER)), happens);
+        assert_eq!(alarm.incident().why(), why, "{meanwhile}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

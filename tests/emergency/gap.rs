@@ -7,6 +7,7 @@ use keywheel::notice::NoticeKind;
 use keywheel::rotation::Outcome;
 use support::alarm::{finding, made_active};
 use support::fake::Maker;
+use support::faults::{Fault, Kind, Plan};
 use support::world::{USER, World, hours};
 
 use crate::{minutes, on_topic, writes};
@@ -176,4 +177,16 @@ async fn whether_a_key_leaked_that_cannot_be_read_is_for_a_person() {
     alarm.incident().expect(Outcome::Blocked, "RecordUnreadable");
     assert!(world.is_active(&key));
     assert_eq!(on_topic(&world, NoticeKind::Ended), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_cannot_be_read_at_once_is_asked_for_again() {
+    let world = World::leaked();
+    let key = world.current_key();
+    world.alarm(finding(&key, USER)).await.incident().expect(Outcome::Contained, "Contained");
+    world.switch_key(&key, true);
+    world.fake.state().standing = Plan::new([Fault::on("ssm:GetParameters", Kind::TimeoutBefore).times(3)]);
+    let alarm = world.alarm(made_active(&key, USER)).await;
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    assert!(!world.is_active(&key));
 }

@@ -247,6 +247,23 @@ async fn a_new_key_that_the_list_does_not_show_yet_is_taken_back() {
     world.assert_sound();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_stored_just_now_is_not_taken_for_gone() {
+    for lag in [30, 55] {
+        let world = World::new();
+        world.fake.state().options.list_lag = Duration::from_secs(lag);
+        let stop = &mut |state: &str, _: &serde_json::Value| {
+            if state == "ValidateKey" { Control::Stop } else { Control::Go }
+        };
+        world.run_watched(RunId::random(), request(), stop).await;
+        // The next one comes before IAM's list shows what that one has made.
+        let run = world.run(request()).await;
+        run.expect(Outcome::Completed);
+        assert_eq!(world.keys(), [world.current_key()].into(), "{lag}");
+        world.assert_sound();
+    }
+}
+
 /// A run that was stopped has left a key that nobody stored.
 async fn with_an_orphan() -> World {
     let world = World::new();

@@ -3,8 +3,11 @@
 //! Changes nothing. Whatever stands against a run ends it here as Blocked, with the reason and what to do;
 //! only what may pass by itself (throttling, a service that does not answer) is an error that the machine retries.
 
+use std::time::Duration;
+
 use aws_types::SdkConfig;
 use jiff::Timestamp;
+use keywheel::clock::after;
 use keywheel::decide::entry::{self, Entry, Evidence, Pending, RunState, Start};
 use keywheel::incident::RecordState;
 use keywheel::key::KeyFacts;
@@ -16,6 +19,9 @@ use tracing::info;
 
 use facts::iam::User;
 use facts::secrets::{self, CURRENT, PENDING, PREVIOUS, Secret, Which};
+
+/// How long a key that was stored may be missing in IAM's list.
+const SHOWN_LATE: Duration = Duration::from_mins(1);
 
 /// What the machine hands its first step.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -125,7 +131,17 @@ impl Look {
                 secrets::value(&store, &secret.arn, Which::Version(&version)).await.map_err(unreadable)?;
             // Older than what is current, it is no work on its way: it was current once and its label stayed.
             let newer = stored.as_ref().is_some_and(|stored| current.is_none() || stored.created >= written);
+            let just_now = stored.as_ref().and_then(|stored| stored.created);
+            let just_now = just_now.is_some_and(|at| ctx.clock.now() < after(at, SHOWN_LATE));
             let parsed = stored.and_then(|stored| SecretValue::parse(stored.text.as_deref(), &name).ok());
+            if let Some(key) = parsed.as_ref().and_then(SecretValue::key)
+                && just_now
+                && keywheel::key::find(&keys, &key).is_none()
+            {
+                // Taken for gone, it would fill a slot that nobody answers for.
+                let text = format!("key {key}, which was stored just now, is not in IAM's list yet");
+                return Err(Stop::Error(StepError::NotYetVisible(text)));
+            }
             pending = newer.then_some(Pending {
                 run: facts::executions::at_work(&sfn, &doc.execution, &secret.runs_on(&version), of).await?,
                 key: parsed.as_ref().and_then(SecretValue::key),

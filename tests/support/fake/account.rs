@@ -74,6 +74,10 @@ impl Key {
     pub fn changed(&self) -> Timestamp {
         self.changes.last().unwrap().0
     }
+    /// Since when it is Inactive, however often somebody made it so.
+    pub fn off_since(&self) -> Option<Timestamp> {
+        self.changes.iter().rev().take_while(|(_, active)| !active).last().map(|(at, _)| *at)
+    }
 }
 
 /// An IAM user.

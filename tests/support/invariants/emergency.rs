@@ -7,7 +7,7 @@ use keywheel::notice::{Notice, NoticeKind};
 use keywheel::rotation::{Delivery, Outcome};
 use keywheel::switch::Containment;
 use keywheel::triage::Class;
-use keywheel::{Alert, Incident, sessions};
+use keywheel::{Alert, Incident, RunId, sessions};
 
 use super::Before;
 use crate::fake::{Call, Key, Maker, Request, State};
@@ -79,7 +79,9 @@ pub(super) fn nothing_else_is_touched(
         }
     }
     let writes = ["Put", "Delete", "Create", "Attach", "Detach"];
-    if emergency && (name == "iam:UpdateAccessKey" || name.ends_with("Policy")) {
+    // What was denied is freed whatever the switch says.
+    let frees = ["Delete", "Detach"].iter().any(|word| request.action.starts_with(word));
+    if emergency && (name == "iam:UpdateAccessKey" || name.ends_with("Policy") && !frees) {
         switched_on(state, call, broken);
     }
     if !name.ends_with("Policy") || !writes.iter().any(|write| request.action.starts_with(write)) {
@@ -94,13 +96,16 @@ pub(super) fn nothing_else_is_touched(
     let user = request.text("UserName");
     let was = before.inline.iter().find(|(name, _)| name == user).and_then(|(_, all)| all.get(policy));
     match request.action.as_str() {
-        "PutUserPolicy" => put(state, user, policy, request.text("PolicyDocument"), was, broken),
+        "PutUserPolicy" => put(state, (user, call.run), policy, request.text("PolicyDocument"), was, broken),
         "CreatePolicy" if sessions::cut_off_of(request.text("PolicyDocument")).is_none() => {
             broken.push(format!("P2: policy {policy} denies more than sessions"));
         }
         "DeleteUserPolicy" if policy.starts_with(STOP_GAP) => {
             let on = key_of(state, policy).is_some_and(Key::is_active);
-            if on {
+            let left = incident_of(state, call).is_some_and(|doc| {
+                ["NotSwitchedOn", "ForAPerson", "FalseAlarm"].iter().any(|why| holds(state, &doc, why))
+            });
+            if on && !left {
                 broken.push(format!("P3: {policy} was taken off while its key is Active"));
             }
         }
@@ -125,7 +130,7 @@ fn switched_on(state: &State, call: &Call, broken: &mut Vec<String>) {
 
 fn put(
     state: &State,
-    user: &str,
+    (user, run): (&str, Option<RunId>),
     policy: &str,
     document: &str,
     was: Option<&String>,
@@ -138,7 +143,13 @@ fn put(
     if policy.starts_with(STOP_GAP) {
         // What another incident made Inactive just now does not show yet.
         let on = |key: &Key| key.is_active() || key.active_at(state.ago(JUST_NOW));
-        let leaked = |key: &Key| state.watch.leaked.contains(&key.id) && on(key);
+        // Nor is it known while what would switch it off, or show it, fails.
+        let lately = state.ago(std::time::Duration::from_mins(2));
+        let unknown = state.calls.iter().rev().take_while(|other| other.at >= lately).any(|other| {
+            let (about, failed) = (other.name.as_str(), other.fault.is_some());
+            other.run == run && failed && matches!(about, "iam:UpdateAccessKey" | "iam:ListAccessKeys")
+        });
+        let leaked = |key: &Key| state.watch.leaked.contains(&key.id) && (on(key) || unknown);
         if !key_of(state, policy).is_some_and(leaked) {
             broken.push(format!("P2: {policy} was put on {user}, and no leaked key needs it"));
         }
@@ -150,7 +161,7 @@ fn put(
     };
     // Two incidents about one key may write in any order. What counts is that no session of the key is left out.
     let settled = cut_off - signed(SETTLES);
-    let covered = key_of(state, policy).is_some_and(|key| !key.is_active() && key.changed() <= settled);
+    let covered = key_of(state, policy).and_then(Key::off_since).is_some_and(|off| off <= settled);
     if was.and_then(|was| sessions::cut_off_of(was)).is_some_and(|was| was > cut_off) && !covered {
         broken.push(format!("P3: {policy} was written anew with an earlier cut-off"));
     }
@@ -207,8 +218,10 @@ fn what_leaked_is_off(state: &State, doc: &Incident, broken: &mut Vec<String>) {
     // Made Active after the last look: CloudTrail's record of that starts an incident of its own.
     let told =
         doc.notices.iter().filter(|notice| notice.kind == NoticeKind::Ended).map(|notice| notice.at).max();
+    // IAM's list shows it late.
+    let seen = told.map(|told| told - signed(JUST_NOW));
     let later =
-        |id: &&str| state.key(id).is_some_and(|(_, key)| told.is_some_and(|told| key.changed() > told));
+        |id: &&str| state.key(id).is_some_and(|(_, key)| seen.is_some_and(|seen| key.changed() > seen));
     if doc.outcome == Some(Outcome::Contained) && on.iter().all(later) {
         return;
     }
