@@ -19,14 +19,15 @@ const SCHEDULES: u64 = 20_000;
 const ENOUGH: u64 = 20_000;
 
 /// Seeds that have found something, in the product or in what it is held to.
-const FOUND: [u64; 35] = [
+const FOUND: [u64; 37] = [
     1424, 1649, 1657, 2281, 2325, 2713, 3316, 3536, 4150, 4416, 4753, 6362, 6841, 6966, 7585, 10_976, 13_401,
     14_414, 15_253, 15_304, 15_927, 16_773, 16_858, 17_888, 18_233, 18_364, 18_882, 19_693, 19_777, 24_110,
-    29_620, 39_061, 1_000_483, 1_005_497, 1_015_124,
+    29_620, 39_061, 1_000_483, 1_005_497, 1_015_124, 1_038_583, 1_040_505,
 ];
 
 /// And seeds of alarms that have.
-const FOUND_ALARMS: [u64; 12] = [79, 326, 440, 583, 728, 2_551, 4_026, 4_388, 4_496, 5_325, 5_431, 6_712];
+const FOUND_ALARMS: [u64; 13] =
+    [79, 326, 440, 583, 728, 2_551, 4_026, 4_388, 4_496, 5_325, 5_431, 6_712, 12_154];
 
 /// After how many schedules a long search says how far it is.
 const SAID_EVERY: u64 = 10_000;
@@ -144,12 +145,9 @@ fn every_promise_holds_when_a_key_leaks_in_every_order() {
         tally.distinct.len()
     );
     assert!(tally.fired * 10 >= count * 7, "faults fired in {} of {count} schedules", tally.fired);
-    for end in ["Contained", "Blocked", "Completed"] {
-        assert!(
-            tally.ends.get(end).copied().unwrap_or(0) >= 20,
-            "few executions ended {end}: {:?}",
-            tally.ends
-        );
+    for (end, least) in [("Contained", 1000), ("Blocked", 200), ("ABORTED", 10), ("RolledBack", 5)] {
+        let times = tally.ends.get(end).copied().unwrap_or(0);
+        assert!(times >= least, "only {times} executions ended {end}");
     }
 }
 

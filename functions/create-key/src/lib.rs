@@ -223,6 +223,9 @@ async fn create_access_key(
     Ok((id, SecretAccessKey::new(key.secret_access_key)))
 }
 
+/// What a placeholder is labelled, so that it takes no label from anybody.
+const PLACEHOLDER: &str = "keywheel-placeholder";
+
 async fn store_placeholder(
     store: &aws_sdk_secretsmanager::Client,
     secret: &SecretArn,
@@ -234,8 +237,9 @@ async fn store_placeholder(
         .secret_id(secret.as_str())
         .client_request_token(version.as_str())
         .secret_string(SecretValue::placeholder(user))
-        // AWSCURRENT falls to the first version by itself; where somebody else was faster, it must not move.
-        .version_stages(PENDING)
+        // AWSCURRENT falls to the first version by itself. Where somebody else was faster, it must not move, and
+        // AWSPENDING must not either: it leads to the key that the other one is making.
+        .version_stages(PLACEHOLDER)
         .send()
         .await
         .map(|_| ())

@@ -131,17 +131,7 @@ impl Look {
                 secrets::value(&store, &secret.arn, Which::Version(&version)).await.map_err(unreadable)?;
             // Older than what is current, it is no work on its way: it was current once and its label stayed.
             let newer = stored.as_ref().is_some_and(|stored| current.is_none() || stored.created >= written);
-            let just_now = stored.as_ref().and_then(|stored| stored.created);
-            let just_now = just_now.is_some_and(|at| ctx.clock.now() < after(at, SHOWN_LATE));
-            let parsed = stored.and_then(|stored| SecretValue::parse(stored.text.as_deref(), &name).ok());
-            if let Some(key) = parsed.as_ref().and_then(SecretValue::key)
-                && just_now
-                && keywheel::key::find(&keys, &key).is_none()
-            {
-                // Taken for gone, it would fill a slot that nobody answers for.
-                let text = format!("key {key}, which was stored just now, is not in IAM's list yet");
-                return Err(Stop::Error(StepError::NotYetVisible(text)));
-            }
+            let parsed = shown(stored, &name, &keys, ctx.clock.now())?;
             pending = newer.then_some(Pending {
                 run: facts::executions::at_work(&sfn, &doc.execution, &secret.runs_on(&version), of).await?,
                 key: parsed.as_ref().and_then(SecretValue::key),
@@ -161,9 +151,9 @@ impl Look {
             // A pair that is newer than the current one was stored by a person who then went back, unless a run
             // of ours wrote it and was turned back: only the latter is superseded.
             let newer = stored.as_ref().is_some_and(|stored| stored.created > written);
-            let theirs = match stored.as_ref().filter(|_| newer) {
-                Some(stored) => {
-                    let runs = secret.runs_on(&stored.version);
+            let theirs = match stored.as_ref().filter(|_| newer).map(|stored| secret.runs_on(&stored.version))
+            {
+                Some(runs) => {
                     facts::executions::at_work(&sfn, &doc.execution, &runs, of).await? == RunState::NotOurs
                 }
                 None => false,
@@ -171,8 +161,8 @@ impl Look {
             previous_key = stored
                 .and_then(|stored| SecretValue::parse(stored.text.as_deref(), &name).ok())
                 .and_then(|value| value.key());
-            let runs = secret.runs_on(&current.version);
             if !theirs {
+                let runs = secret.runs_on(&current.version);
                 current_run = facts::executions::at_work(&sfn, &doc.execution, &runs, of).await?;
             }
         }
@@ -232,6 +222,25 @@ impl Step for Look {
             }
         }
         Ok(doc)
+    }
+}
+
+/// What a version on its way holds. A key that it has named for less than a minute may not be in IAM's list yet: taken
+/// for gone, it would fill a slot that nobody answers for.
+fn shown(
+    stored: Option<secrets::Value>,
+    user: &UserName,
+    keys: &[KeyFacts],
+    now: Timestamp,
+) -> Result<Option<SecretValue>, StepError> {
+    let Some(stored) = stored else { return Ok(None) };
+    let Ok(value) = SecretValue::parse(stored.text.as_deref(), user) else { return Ok(None) };
+    let just_now = stored.created.is_some_and(|at| now < after(at, SHOWN_LATE));
+    match value.key().filter(|key| just_now && keywheel::key::find(keys, key).is_none()) {
+        Some(key) => Err(StepError::NotYetVisible(format!(
+            "key {key}, which was stored just now, is not in IAM's list yet"
+        ))),
+        None => Ok(Some(value)),
     }
 }
 

@@ -9,6 +9,7 @@ mod undo;
 
 use aws_sdk_iam::types::StatusType;
 use aws_types::SdkConfig;
+use keywheel::key;
 use keywheel::rotation::{Phase, Why};
 use keywheel::switch::Mode;
 use keywheel::{AccessKeyId, Context, Rotation, Step, StepError, UserName, aws};
@@ -64,7 +65,7 @@ impl Step for RollBack {
         } else {
             Mode::Live
         };
-        if mode != Mode::Live && doc.phase == Phase::Clear {
+        if mode != Mode::Live && doc.phase == Phase::Clear && !tools.has_begun(&doc).await? {
             let mut doc = doc;
             let names: Vec<&str> = doc.suspects.iter().map(|suspect| suspect.key.as_str()).collect();
             let what =
@@ -92,6 +93,18 @@ pub(crate) fn paused(what: &str, mode: Mode) -> Why {
 }
 
 impl Tools<'_> {
+    /// Whether an attempt that died has begun to clear a key: then it is gone, or Inactive as it was not before, and
+    /// what is half done is finished.
+    async fn has_begun(&self, doc: &Rotation) -> Result<bool, StepError> {
+        let baseline = doc.baseline()?;
+        let keys = facts::iam::keys(&self.iam, &baseline.user.name).await?;
+        let was_off = |key| key::find(&baseline.keys, key).is_some_and(|key| !key.is_active());
+        Ok(doc.suspects.iter().any(|suspect| {
+            let now = key::find(&keys, &suspect.key);
+            now.is_none_or(|now| !now.is_active()) && !was_off(&suspect.key)
+        }))
+    }
+
     /// Makes a key Active or Inactive; a key that is gone is neither, and no error.
     async fn set(&self, user: &UserName, key: &AccessKeyId, status: StatusType) -> Result<(), StepError> {
         let reply = self

@@ -50,10 +50,13 @@ pub(super) fn was_minted(state: &State, key: &Key, call: &Call) -> bool {
         && until.is_some_and(|until| key.created <= until)
 }
 
-/// Whether a run of ours has made the key and lost its secret: nobody can use it, and nothing tells it from a key
-/// that somebody minted before its record is in the trail.
+/// Whether a run of ours has made the key and lost it on the way: no label leads to it, nobody uses it, and nothing
+/// tells it from a key that somebody minted.
 fn is_lost(state: &State, key: &Key) -> bool {
-    matches!(key.maker, Maker::Run(_)) && !key.validated && super::orphans(state).contains(&key.id)
+    let versions = state.secrets.iter().flat_map(|secret| &secret.versions);
+    let mut labelled = versions.filter(|version| !version.stages.is_empty());
+    let named = labelled.any(|version| version.text.as_ref().is_some_and(|text| text.contains(&key.id)));
+    matches!(key.maker, Maker::Run(_)) && !named
 }
 
 /// P2, for what an emergency writes.
