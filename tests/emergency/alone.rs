@@ -120,7 +120,7 @@ async fn p3_where_nothing_answers_for_an_hour_it_is_contained_after_that() {
         tokio::time::sleep(hours(1)).await;
         assert!(world.is_active(&key) && on_topic(&world, NoticeKind::NotContained) > 0, "nobody was told");
         world.fake.state().plan = Plan::default();
-        tokio::time::sleep(minutes(11)).await;
+        tokio::time::sleep(minutes(21)).await;
         assert!(!world.is_active(&key));
     };
     let (alarm, ()) = tokio::join!(world.alarm(finding(&key, USER)), mend);
