@@ -205,6 +205,9 @@ mod tests {
         let odd: Vec<Odd> = all.iter().map(|one| burst(one, &all, usual).unwrap()).collect();
         assert!(odd.iter().all(|one| *one == odd[0]));
         assert!(odd[0].reason.ends_with("user-09 and 10 more."), "{}", odd[0].reason);
+        // As many as are named: none is left over.
+        let ten = burst(&all[0], &all[..10], usual).unwrap();
+        assert!(ten.reason.ends_with("user-08, user-09."), "{}", ten.reason);
         let later = made(21, 24 * 3600, Some(ADMIN));
         let again: Vec<Made> =
             (0..6).map(|number| Made { at: later.at, ..made(number, 0, Some(ADMIN)) }).collect();

@@ -273,6 +273,20 @@ fn what_a_person_asks_for_is_done_at_once() {
 }
 
 #[test]
+fn odd_key_making_is_told_and_contained_only_where_the_policy_says_so() {
+    let odd = incident(Class::OddKeyMaking);
+    leaves(&facts(), &odd, "OddKeyMaking", true);
+    // Nothing would be done with the switch on either, so it is not the switch that kept the key Active.
+    let with = |switch| Facts { switch: Kept::Is(switch), ..facts() };
+    leaves(&with(Containment::Page), &odd, "OddKeyMaking", true);
+    leaves(&with(Containment::Off), &odd, "OddKeyMaking", false);
+    let emergency = policy(r#"{"rules": [{"class": "ODD_KEY_MAKING", "then": "now"}]}"#);
+    let contain = Facts { emergency, ..facts() };
+    assert_eq!(decide(&contain, &odd), Decision::Contain(user("owner")));
+    leaves(&Facts { switch: Kept::Is(Containment::Page), ..contain }, &odd, "NotSwitchedOn", true);
+}
+
+#[test]
 fn reports_over_the_bus_are_braked_and_nothing_else_is() {
     let mut reported = incident(Class::RevokeUserKey);
     let with = |lately| Facts { lately, ..facts() };
