@@ -15,6 +15,8 @@ mod faults;
 mod gap;
 #[path = "emergency/making.rs"]
 mod making;
+#[path = "emergency/member.rs"]
+mod member;
 #[path = "emergency/policy.rs"]
 mod policy;
 #[path = "emergency/replacement.rs"]

@@ -76,7 +76,7 @@ impl Scene {
         let config = regions.fake.config_of("keywheel-test-investigate").into_builder();
         let config = config.http_client(SharedHttpClient::new(regions.clone())).build();
         let ctx = Context { clock, stage: "test".into() };
-        Self { regions, step: Investigate::new(config), ctx }
+        Self { regions, step: Investigate::new(config, None), ctx }
     }
 
     /// Records of calls, each a second older than the one before.

@@ -2,7 +2,7 @@
 
 use aws_config::BehaviorVersion;
 use aws_config::timeout::TimeoutConfig;
-use aws_sdk_sts::config::{AppName, ProvideCredentials, Region};
+use aws_sdk_sts::config::{AppName, Credentials, ProvideCredentials, Region, SharedCredentialsProvider};
 use aws_types::SdkConfig;
 use keywheel::StepError;
 use serde_json::{Value, json};
@@ -16,6 +16,8 @@ use crate::names;
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     config: SdkConfig,
+    /// Where IAM is asked; `None` where nobody may ask it.
+    iam: Option<SdkConfig>,
     pub(crate) account: String,
     /// Whose credentials these are.
     pub(crate) caller: String,
@@ -68,7 +70,20 @@ impl Place {
         let (caller, stage) = (arn.to_owned(), common.stage.clone());
         let leaks = std::env::var("KEYWHEEL_LEAK_BUS").ok().filter(|name| !name.is_empty());
         let leaks = leaks.unwrap_or_else(|| format!("keywheel-{stage}-leaks"));
-        Ok(Self { config, account, caller, partition, region, stage, machine, emergency, leaks, endpoint })
+        let iam = Some(config.clone());
+        Ok(Self {
+            config,
+            iam,
+            account,
+            caller,
+            partition,
+            region,
+            stage,
+            machine,
+            emergency,
+            leaks,
+            endpoint,
+        })
     }
 
     /// LOCAL or AWS, so that nobody mistakes one for the other.
@@ -110,8 +125,46 @@ impl Place {
         format!("{emergency}-incident")
     }
 
+    /// IAM of the account that is meant. A place without one must not be asked.
     pub(crate) fn iam(&self) -> aws_sdk_iam::Client {
-        aws_sdk_iam::Client::new(&self.config)
+        aws_sdk_iam::Client::new(self.iam.as_ref().unwrap_or(&self.config))
+    }
+
+    /// Whether there is an account whose IAM can be asked.
+    pub(crate) fn has_iam(&self) -> bool {
+        self.iam.is_some()
+    }
+
+    /// The same place, where what is meant is in an account that nobody has entered.
+    pub(crate) fn without_iam(&self) -> Self {
+        Self { iam: None, ..self.clone() }
+    }
+
+    /// The same place, but with IAM of another account, entered through a role there.
+    pub(crate) async fn enter(&self, account: &str, role: &str) -> Result<Self> {
+        let of_it = format!("arn:{}:iam::{account}:role/", self.partition);
+        if !role.starts_with(&of_it) || role.len() == of_it.len() {
+            return Err(Trouble::new(
+                format!("{role} is no role of account {account}."),
+                format!("Nothing was changed. Give --role {of_it}NAME."),
+            ));
+        }
+        let call = aws_sdk_sts::Client::new(&self.config).assume_role().role_arn(role);
+        let reply = call.role_session_name("keywheel").duration_seconds(900).send().await;
+        let reply = reply.map_err(|error| StepError::from_sdk("sts:AssumeRole", &error))?;
+        let Some(session) = reply.credentials else {
+            return Err(Trouble::new("sts:AssumeRole gave no credentials.", "Nothing was changed."));
+        };
+        let credentials = Credentials::new(
+            session.access_key_id,
+            session.secret_access_key,
+            Some(session.session_token),
+            None,
+            "AssumeRole",
+        );
+        let mut config = self.config.clone().into_builder();
+        config.set_credentials_provider(Some(SharedCredentialsProvider::new(credentials)));
+        Ok(Self { iam: Some(config.build()), ..self.clone() })
     }
 
     pub(crate) fn sfn(&self) -> aws_sdk_sfn::Client {

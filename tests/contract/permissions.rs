@@ -6,7 +6,8 @@ use keywheel::RunId;
 use serde_json::{Value, json};
 use support::alarm::{finding, made, report};
 use support::faults::{Fault, Kind, Plan};
-use support::repository::template;
+use support::functions::{MEMBER, MEMBER_READS};
+use support::repository::{member, template};
 use support::walker::Control;
 use support::world::{SECRET, USER, World, hours, request};
 
@@ -14,14 +15,45 @@ use crate::template::functions;
 
 type Seen = BTreeMap<String, BTreeSet<String>>;
 
-/// Notes the calls of a world by their functions.
+/// Notes the calls of a world by their functions; those made in another account by that account's role.
 fn note_calls(seen: &mut Seen, world: &World) {
-    for call in &world.fake.state().calls {
+    let state = world.fake.state();
+    for call in &state.calls {
         // The identity test is signed with the key under test and needs no permission.
-        if let Some(function) = call.function.clone().filter(|_| call.name != "sts:GetCallerIdentity") {
-            seen.entry(function).or_default().insert(call.name.clone());
-        }
+        let Some(function) = call.function.clone().filter(|_| call.name != "sts:GetCallerIdentity") else {
+            continue;
+        };
+        let role = match state.account_of_signer(&call.signer) {
+            Some(_) if function == "investigate" => MEMBER_READS.to_owned(),
+            Some(_) => MEMBER.to_owned(),
+            None => function,
+        };
+        seen.entry(role).or_default().insert(call.name.clone());
     }
+}
+
+/// The calls in another account, over incidents that go every way there is.
+async fn seen_in_members(seen: &mut Seen) {
+    const ACCOUNT: &str = "444455556666";
+    for (attached, full) in [(0, false), (0, true), (10, true)] {
+        let world = World::leaked();
+        let key = world.member(ACCOUNT, "vendor");
+        world.leak(&key);
+        if full {
+            let kept = format!("{ACCOUNT}/vendor");
+            world.fake.state().fill_inline(&kept, 100);
+            let theirs = (0..attached).map(|number| format!("arn:aws:iam::aws:policy/theirs-{number}"));
+            world.fake.state().users.get_mut(&kept).unwrap().attached.extend(theirs);
+        }
+        world.alarm(finding(&key, "vendor")).await;
+        note_calls(seen, &world);
+    }
+    let world = World::leaked();
+    let key = world.member(ACCOUNT, "vendor");
+    world.leak(&key);
+    world.fake.state().standing = Plan::new([Fault::on("iam:UpdateAccessKey", Kind::Refused).times(30)]);
+    world.alarm(finding(&key, "vendor")).await;
+    note_calls(seen, &world);
 }
 
 /// The calls of the emergency's functions, over incidents that go every way there is.
@@ -87,6 +119,7 @@ async fn seen_in_emergencies(seen: &mut Seen) {
 async fn seen() -> Seen {
     let mut seen = Seen::new();
     seen_in_emergencies(&mut seen).await;
+    seen_in_members(&mut seen).await;
     let mut note = |world: &World| note_calls(&mut seen, world);
     let back = || json!({"secret": SECRET, "roll_back": true});
     // An undisturbed one, with a fleet waiting.
@@ -157,11 +190,15 @@ fn actions(role: &Value) -> BTreeSet<String> {
 
 #[tokio::test(start_paused = true)]
 async fn every_role_may_do_exactly_what_its_function_does() {
-    let (template, seen) = (template(), seen().await);
+    let (template, member, seen) = (template(), member(), seen().await);
     let mut wrong = Vec::new();
-    for (name, function) in functions(&template) {
+    let hub = functions(&template).into_iter().map(|(name, function)| {
         let role = function["Properties"]["Role"]["!GetAtt"].as_str().unwrap().split('.').next().unwrap();
-        let may = actions(&template["Resources"][role]);
+        (name, actions(&template["Resources"][role]))
+    });
+    let members = [(MEMBER, "MemberRole"), (MEMBER_READS, "MemberReadsRole")];
+    let members = members.map(|(name, role)| (name.to_owned(), actions(&member["Resources"][role])));
+    for (name, may) in hub.chain(members) {
         let does = seen.get(&name).cloned().unwrap_or_default();
         let lacks: Vec<_> = does.difference(&may).collect();
         let spare: Vec<_> = may.difference(&does).collect();
@@ -194,9 +231,49 @@ fn iam_writes_are_allowed_on_managed_users_only() {
 }
 
 #[test]
+fn a_member_account_lets_in_only_roles_of_the_hub_that_know_its_external_id() {
+    let (template, member) = (template(), member());
+    for (role, parameter, output) in [
+        ("MemberRole", "ContainRoles", "MemberContainRoles"),
+        ("MemberReadsRole", "ReadRoles", "MemberReadRoles"),
+    ] {
+        let role = &member["Resources"][role]["Properties"];
+        let [trust] = role["AssumeRolePolicyDocument"]["Statement"].as_array().unwrap().as_slice() else {
+            panic!("{role}")
+        };
+        let root = json!({ "AWS": { "!Sub": "arn:${AWS::Partition}:iam::${HubAccountId}:root" } });
+        let condition = json!({
+            "StringEquals": { "sts:ExternalId": { "!Ref": "ExternalId" } },
+            "ArnEquals": { "aws:PrincipalArn": { "!Ref": parameter } },
+        });
+        assert_eq!((&trust["Principal"], &trust["Condition"]), (&root, &condition));
+        // The roles that may ask are those that have the right to ask for this very role.
+        let asking = template["Outputs"][output]["Value"].to_string();
+        let name = role["RoleName"]["!Sub"].as_str().unwrap();
+        for (function, one) in functions(&template) {
+            let own = one["Properties"]["Role"]["!GetAtt"].as_str().unwrap();
+            let policies = template["Resources"][own.split('.').next().unwrap()].to_string();
+            assert_eq!(policies.contains(&format!(":role/{name}\"")), asking.contains(own), "{function}");
+        }
+    }
+}
+
+#[test]
+fn only_accounts_of_the_organization_forward_and_only_what_aws_says() {
+    let policy = &template()["Resources"]["IntakePolicy"];
+    assert_eq!(policy["Condition"], "HasOrganization");
+    let condition = json!({
+        "StringEquals": { "aws:PrincipalOrgID": { "!Ref": "OrganizationId" } },
+        "StringLike": { "events:source": "aws.*" },
+    });
+    let statement = &policy["Properties"]["Statement"];
+    assert_eq!((&statement["Action"], &statement["Condition"]), (&json!("events:PutEvents"), &condition));
+}
+
+#[test]
 fn nothing_may_do_everything() {
-    let template = template();
-    support::repository::walk(&template["Resources"], &mut |value| {
+    let both = [template(), member()].map(|template| template["Resources"].clone());
+    support::repository::walk(&Value::from(both.to_vec()), &mut |value| {
         if value["Effect"] == "Allow" {
             let list = value["Action"].as_array().cloned().unwrap_or_else(|| vec![value["Action"].clone()]);
             for action in list.iter().filter_map(Value::as_str) {

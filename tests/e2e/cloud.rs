@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::client::identity::Identity;
@@ -37,6 +38,7 @@ static FAULTS: Mutex<()> = Mutex::const_new(());
 
 enum Guard {
     Shared { _held: RwLockReadGuard<'static, ()> },
+    Of { _hub: Arc<Cloud> },
     Alone { _held: RwLockWriteGuard<'static, ()> },
 }
 
@@ -152,6 +154,35 @@ impl Cloud {
     /// The region that everything is in.
     pub(crate) fn region(&self) -> String {
         self.config.region().unwrap().to_string()
+    }
+
+    /// The cloud as the root of an account sees it that lets the installation in; the machines stay the hub's.
+    pub(crate) fn member(self: &Arc<Self>) -> Arc<Self> {
+        let account = var("KEYWHEEL_MEMBER_ACCOUNT").unwrap();
+        // The emulator takes an account's number for its root's key.
+        let root = Credentials::new(account, self.root.secret_access_key(), None, None, "Test");
+        let mut config = self.config.clone().into_builder();
+        config.set_credentials_provider(Some(SharedCredentialsProvider::new(root.clone())));
+        let config = config.build();
+        Arc::new(Self {
+            iam: aws_sdk_iam::Client::new(&config),
+            store: aws_sdk_secretsmanager::Client::new(&config),
+            sfn: self.sfn.clone(),
+            machine: self.machine.clone(),
+            emergency: self.emergency.clone(),
+            incident: self.incident.clone(),
+            leaks: self.leaks.clone(),
+            bus: self.bus.clone(),
+            topic: self.topic.clone(),
+            stage: self.stage.clone(),
+            mark: self.mark,
+            config,
+            root,
+            endpoint: self.endpoint.clone(),
+            control: self.control.clone(),
+            http: self.http.clone(),
+            _guard: Guard::Of { _hub: Arc::clone(self) },
+        })
     }
 
     /// The account's number.

@@ -37,6 +37,30 @@ async fn is_active(scene: &Scene, key: &str) -> Option<bool> {
 }
 
 #[tokio::test]
+async fn a_leaked_key_of_another_account_ends_inactive_and_denied_there() {
+    let Some(cloud) = Cloud::here().await else { return };
+    let scene = Scene::stranger(&cloud.member(), "member").await;
+    let pair = scene.make_key().await;
+    // A user of the same name in the hub's account, whose sessions are nobody's business.
+    let namesake = Scene::untagged(&cloud, &scene.user).await;
+    let other = namesake.make_key().await;
+    let id = put(&cloud, &finding(&pair.id, &scene.user)).await;
+    until("the key's end", || async { is_active(&scene, &pair.id).await == Some(false) }).await;
+    let alarm = Alarm::of_event(&cloud, &id).await;
+    let [incident] = &alarm.incidents().await[..] else { panic!("not one incident") };
+    until("the outcome", || async {
+        incident.visited().await.iter().any(|state| state == "WaitForSessions")
+    })
+    .await;
+    let doc = incident.given_to("WaitForSessions").await;
+    assert_eq!((&doc["outcome"], &doc["failed"]), (&json!("Contained"), &Value::Null), "{doc:#}");
+    assert_ne!(doc["account"], cloud.account());
+    assert!(doc["findings"]["read"].as_u64().is_some_and(|regions| regions > 0), "{doc:#}");
+    assert_eq!((scene.policies().await, namesake.policies().await), (1, 0));
+    assert_eq!(is_active(&namesake, &other.id).await, Some(true));
+}
+
+#[tokio::test]
 async fn every_sample_of_a_leak_starts_an_emergency_through_the_rules() {
     let Some(cloud) = Cloud::here().await else { return };
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../events/leaks");

@@ -12,7 +12,7 @@ use keywheel::rotation::Outcome;
 use keywheel::{Alert, Incident, RunId};
 use serde_json::{Value, json};
 
-use crate::fake::{Maker, User};
+use crate::fake::{Maker, User, random_secret};
 use crate::functions::STAGE;
 use crate::invariants;
 use crate::walker::{Control, Walk, Walker};
@@ -277,6 +277,7 @@ impl World {
             schema: keywheel::incident::SCHEMA,
             key: key.parse().unwrap(),
             user: user.parse().unwrap(),
+            account: None,
             incident: RunId::random(),
             at: fake.now(),
             state,
@@ -298,10 +299,25 @@ impl World {
 
     /// A user that Keywheel does not manage, with one key of its own.
     pub fn stranger(&self, name: &str) -> String {
+        self.add_user(name, None)
+    }
+
+    /// A user of an account that lets the hub in, with one key of its own.
+    pub fn member(&self, account: &str, name: &str) -> String {
+        {
+            let mut state = self.fake.state();
+            state.external_id.get_or_insert_with(random_secret);
+            state.open.insert(account.to_owned());
+        }
+        self.add_user(name, Some(account))
+    }
+
+    fn add_user(&self, name: &str, account: Option<&str>) -> String {
         let mut state = self.fake.state();
         let number = state.users.len();
         let user = User {
             name: name.into(),
+            account: account.map(str::to_owned),
             path: "/".into(),
             id: format!("AIDAFAKESTRANGER{number:04}"),
             tags: BTreeMap::new(),
@@ -309,8 +325,9 @@ impl World {
             inline: BTreeMap::new(),
             attached: BTreeSet::new(),
         };
-        state.users.insert(name.into(), user);
-        let key = state.add_key(name, Maker::Stranger);
+        let kept = account.map_or_else(|| name.to_owned(), |account| format!("{account}/{name}"));
+        state.users.insert(kept.clone(), user);
+        let key = state.add_key(&kept, Maker::Stranger);
         let long_ago = state.ago(hours(24 * 50));
         state.key_mut(&key).changes[0].0 = long_ago;
         state.key_mut(&key).created = long_ago;

@@ -8,6 +8,7 @@ use create_key::CreateKey;
 use deactivate_key::DeactivateKey;
 use delete_key::DeleteKey;
 use deny_sessions::DenySessions;
+use facts::member::Members;
 use investigate::Investigate;
 use keywheel::{Context, Step, StepError, serve};
 use look::Look;
@@ -43,6 +44,11 @@ pub const NAMES: [&str; 14] = [
 
 /// The stage that the tests run in.
 pub const STAGE: &str = "test";
+
+/// The role of another account that may contain, and the one that may read its records.
+pub const MEMBER: &str = "member";
+/// See [`MEMBER`].
+pub const MEMBER_READS: &str = "member-reads";
 
 /// How a task failed, in Step Functions' words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,15 +136,24 @@ impl Functions {
                 let create_role = self.fake.role_arn(&role(CreateKey::NAME));
                 serve::invoke(&Watch::new(config, create_role), payload, ctx).await
             }
-            Contain::NAME => serve::invoke(&Contain::new(config), payload, ctx).await,
-            DenySessions::NAME => serve::invoke(&DenySessions::new(config), payload, ctx).await,
+            Contain::NAME => serve::invoke(&Contain::new(config, self.members(MEMBER)), payload, ctx).await,
+            DenySessions::NAME => {
+                serve::invoke(&DenySessions::new(config, self.members(MEMBER)), payload, ctx).await
+            }
             Replace::NAME => {
                 let rotation = self.fake.state().machine("rotation");
                 serve::invoke(&Replace::new(config, rotation), payload, ctx).await
             }
-            Investigate::NAME => serve::invoke(&Investigate::new(config), payload, ctx).await,
+            Investigate::NAME => {
+                serve::invoke(&Investigate::new(config, self.members(MEMBER_READS)), payload, ctx).await
+            }
             _ => panic!("no function is named {name}"),
         }
+    }
+
+    fn members(&self, name: &str) -> Option<Members> {
+        let external_id = self.fake.state().external_id.clone()?;
+        Some(Members { role: role(name), external_id })
     }
 
     fn topic(&self) -> String {

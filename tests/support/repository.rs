@@ -44,6 +44,11 @@ pub fn intake() -> Value {
     yaml("infra/intake.yaml")
 }
 
+/// The template of the roles in another account.
+pub fn member() -> Value {
+    yaml("infra/member.yaml")
+}
+
 fn yaml(path: &str) -> Value {
     json(serde_yaml_ng::from_str(&text(path)).unwrap())
 }

@@ -153,6 +153,7 @@ impl World {
             });
             let user = User {
                 name: USER.into(),
+                account: None,
                 path: "/apps/".into(),
                 id: "AIDAFAKEUSER00000001".into(),
                 tags: BTreeMap::from([("keywheel:secret".into(), arn)]),

@@ -17,6 +17,11 @@ use crate::{cloud, lambdas};
 /// The stage of every local installation.
 pub(crate) const STAGE: &str = "local";
 
+/// The account that lets the installation in.
+const MEMBER: &str = "444455556666";
+/// What it asks for. Nobody but the emulator's own accounts could use it.
+const EXTERNAL_ID: &str = "the-local-clouds-own";
+
 /// What the stack says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outputs {
@@ -66,19 +71,34 @@ pub(crate) async fn own(screen: &Screen, dir: &Path, time_scale: f64, proxy: Opt
 
 /// Deploys the template with the Lambdas of `bootstraps`, and switches rotation on.
 pub(crate) async fn deploy(cloud: &Cloud, venv: &Venv, bootstraps: &Path, dir: &Path) -> Result<Outputs> {
-    let outputs = dir.join("outputs.json");
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
-    let mut script = python(venv);
-    script.arg("deploy.py").args(["--endpoint", &cloud.url, "--stack", "keywheel-local", "--region", REGION]);
-    script.arg("--template").arg(paths::root().join("infra/template.yaml"));
-    script.arg("--bootstraps").arg(bootstraps).arg("--outputs").arg(&outputs);
-    script.args(["--parameter", &format!("Stage={STAGE}")]);
+    let stack = |name: &str, template: &str| {
+        let mut script = python(venv);
+        let outputs = dir.join(format!("{name}.json"));
+        script.arg("deploy.py").args(["--endpoint", &cloud.url, "--stack", name, "--region", REGION]);
+        script.arg("--template").arg(paths::root().join(template));
+        script.arg("--bootstraps").arg(bootstraps).arg("--outputs").arg(&outputs);
+        script.args(["--parameter", &format!("Stage={STAGE}")]);
+        (script, outputs)
+    };
+    let (mut script, outputs) = stack("keywheel-local", "infra/template.yaml");
     script.args(["--parameter", &format!("Architecture={architecture}")]);
     // People and tests who try things here make keys by hand all the time.
     script.args(["--parameter", "WatchKeyMaking=off"]);
+    script.args(["--parameter", &format!("MemberExternalId={EXTERNAL_ID}")]);
     process::output(&mut Command::from(script), "the deployment").await?;
     let text = std::fs::read_to_string(&outputs).explain("reading the stack's outputs")?;
-    let outputs = read(&serde_json::from_str(&text).explain("reading the stack's outputs")?)?;
+    let told: Value = serde_json::from_str(&text).explain("reading the stack's outputs")?;
+    let outputs = read(&told)?;
+
+    let (mut script, _) = stack("keywheel-local-member", "infra/member.yaml");
+    script.args(["--account", MEMBER, "--parameter", &format!("ExternalId={EXTERNAL_ID}")]);
+    let hub = outputs.rotation.split(':').nth(4).unwrap_or_default();
+    script.args(["--parameter", &format!("HubAccountId={hub}")]);
+    for (parameter, output) in [("ContainRoles", "MemberContainRoles"), ("ReadRoles", "MemberReadRoles")] {
+        script.args(["--parameter", &format!("{parameter}={}", output_of(&told, output)?)]);
+    }
+    process::output(&mut Command::from(script), "the deployment into another account").await?;
     switch_on(cloud).await?;
     Ok(outputs)
 }
@@ -98,16 +118,19 @@ async fn switch_on(cloud: &Cloud) -> Result<()> {
     Ok(())
 }
 
-/// The outputs as a map from name to value, or the list that the API returns.
-fn read(outputs: &Value) -> Result<Outputs> {
-    let get = |name: &str| {
-        let listed = || {
-            let mut rows = outputs.as_array()?.iter();
-            rows.find(|row| row.get("OutputKey").and_then(Value::as_str) == Some(name))?.get("OutputValue")
-        };
-        let value = outputs.get(name).or_else(listed).and_then(Value::as_str).map(str::to_owned);
-        value.ok_or_else(|| Error::from(format!("the stack has no output {name}")))
+/// One of the outputs, which are a map from name to value, or the list that the API returns.
+fn output_of(outputs: &Value, name: &str) -> Result<String> {
+    let listed = || {
+        let mut rows = outputs.as_array()?.iter();
+        rows.find(|row| row.get("OutputKey").and_then(Value::as_str) == Some(name))?.get("OutputValue")
     };
+    let value = outputs.get(name).or_else(listed).and_then(Value::as_str).map(str::to_owned);
+    value.ok_or_else(|| Error::from(format!("the stack has no output {name}")))
+}
+
+/// What the rest of the program needs of them.
+fn read(outputs: &Value) -> Result<Outputs> {
+    let get = |name: &str| output_of(outputs, name);
     Ok(Outputs {
         rotation: get("RotationArn")?,
         emergency: get("EmergencyArn")?,
@@ -119,7 +142,7 @@ fn read(outputs: &Value) -> Result<Outputs> {
 }
 
 /// What a shell, or a test, needs to know to speak to the installation.
-pub(crate) fn variables(cloud: &Cloud, outputs: &Outputs) -> [(&'static str, String); 12] {
+pub(crate) fn variables(cloud: &Cloud, outputs: &Outputs) -> [(&'static str, String); 13] {
     [
         ("AWS_ENDPOINT_URL", cloud.url.clone()),
         ("AWS_REGION", REGION.into()),
@@ -132,6 +155,7 @@ pub(crate) fn variables(cloud: &Cloud, outputs: &Outputs) -> [(&'static str, Str
         ("KEYWHEEL_BUS", outputs.bus.clone()),
         ("KEYWHEEL_TOPIC_ARN", outputs.topic.clone()),
         ("KEYWHEEL_STAGE", STAGE.into()),
+        ("KEYWHEEL_MEMBER_ACCOUNT", MEMBER.into()),
         ("KEYWHEEL_LOCAL_CONTROL", cloud.url.clone()),
     ]
 }

@@ -149,7 +149,7 @@ fn down() -> Result<ExitCode> {
     {
         return Err(Error::from(format!("the emulator (process {}) does not end", running.process)));
     }
-    for name in ["cloud.json", "env", "outputs.json"] {
+    for name in ["cloud.json", "env", "keywheel-local.json", "keywheel-local-member.json"] {
         // It is not there where `up` never came so far.
         let _ = std::fs::remove_file(paths::state().join(name));
     }

@@ -59,6 +59,9 @@ pub(crate) struct IncidentArgs {
     /// Everything was dealt with
     #[arg(long)]
     pub(crate) close: bool,
+    /// Where the key is another account's: a role there that you may assume
+    #[arg(long, value_name = "ARN", requires = "id")]
+    pub(crate) role: Option<String>,
     /// Write the incident as a page for people
     #[arg(long, value_name = "FILE", requires = "id", conflicts_with = "decision")]
     pub(crate) html: Option<std::path::PathBuf>,

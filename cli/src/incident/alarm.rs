@@ -63,6 +63,7 @@ impl Clearance {
                 schema: SCHEMA,
                 key: key.clone(),
                 user: user.clone(),
+                account: subject.account().map(str::to_owned),
                 incident: incident.unwrap_or_else(|| RunId::standing_for(key.as_str())),
                 at: contained.unwrap_or(now),
                 state: RecordState::Cleared,

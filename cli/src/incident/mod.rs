@@ -37,6 +37,8 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &IncidentArgs) -> Result
     if subject.is_unknown() && !(of_key && clearance.is_some()) {
         return Err(unknown(place, &typed));
     }
+    let entered = enter(place, &subject, args).await?;
+    let place = &entered;
     match clearance {
         Some(clearance) => alarm::run(place, out, &subject, &clearance).await,
         None if args.close => close::run(place, out, &subject).await,
@@ -47,6 +49,27 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &IncidentArgs) -> Result
             }
             Ok(exit)
         }
+    }
+}
+
+/// The place whose IAM is that of the credential's account.
+async fn enter(place: &Place, subject: &read::Subject, args: &IncidentArgs) -> Result<Place> {
+    match (subject.account(), &args.role) {
+        (None, None) => Ok(place.clone()),
+        (None, Some(_)) => Err(Trouble::new(
+            "No other account is known of this incident, so no role is needed to enter one.",
+            "Nothing was changed. Leave --role away.",
+        )),
+        (Some(account), Some(role)) => place.enter(account, role).await,
+        // What is only looked at says "unknown" instead.
+        (Some(_), None) if !args.false_alarm && !args.close => Ok(place.without_iam()),
+        (Some(account), None) => Err(Trouble::new(
+            format!("The key belongs to account {account}, which these credentials do not reach."),
+            format!(
+                "Nothing was changed. Give --role arn:{}:iam::{account}:role/NAME, a role there that you may assume.",
+                place.partition
+            ),
+        )),
     }
 }
 

@@ -201,6 +201,12 @@ impl Subject {
         seen.or_else(|| self.records.first().map(|record| record.incident.to_string()))
     }
 
+    /// The account of the credential, where it is another one than the installation's.
+    pub(crate) fn account(&self) -> Option<&str> {
+        let doc = self.document().and_then(|doc| doc.account.as_deref());
+        doc.or_else(|| self.records.iter().find_map(|record| record.account.as_deref()))
+    }
+
     /// Whether the incident as a whole was meant, and not a key that was found to be part of it.
     pub(crate) fn is_whole(&self) -> bool {
         let first = self.document().and_then(|doc| doc.target.key_id.as_ref());

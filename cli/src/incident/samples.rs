@@ -37,6 +37,7 @@ pub(crate) fn record(state: RecordState) -> Record {
         schema: SCHEMA,
         key: KEY.parse().unwrap(),
         user: "svc-mail".parse().unwrap(),
+        account: None,
         incident: ID.parse().unwrap(),
         at: at("2026-03-02T09:00:02Z"),
         state,

@@ -21,8 +21,8 @@ use crate::time;
 pub(super) async fn run(place: &Place, out: &Out, subject: &Subject) -> Result<Exit> {
     let now = Timestamp::now();
     let listed = match owner(subject) {
-        Some(user) => facts::iam::keys(&place.iam(), user).await.map(Some),
-        None => Ok(None),
+        Some(user) if place.has_iam() => facts::iam::keys(&place.iam(), user).await.map(Some),
+        _ => Ok(None),
     };
     let (listed, remark) = match listed {
         Ok(listed) => (listed, None),

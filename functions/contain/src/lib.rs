@@ -4,12 +4,14 @@
 //! and one to switch the key off; what may speak against it is read beside the first. Nothing that comes after, a
 //! read back or a record, can undo it.
 
+mod ask;
 mod look;
 
 use std::time::Duration;
 
 use aws_sdk_iam::types::StatusType;
 use aws_types::SdkConfig;
+use facts::member::{self, Members};
 use facts::switch::{self, Standing};
 use keywheel::decide::contain::{self as decision, Decision, Facts, Kept, Owner};
 use keywheel::emergency::BRAKE_SPAN;
@@ -46,10 +48,14 @@ const ASK_AGAIN: Duration = Duration::from_secs(15);
 /// The step.
 pub struct Contain {
     config: SdkConfig,
+    members: Option<Members>,
 }
 
 /// The clients of one invocation.
 struct Tools<'a> {
+    config: SdkConfig,
+    members: Option<&'a Members>,
+    /// IAM in the account that the credential belongs to, as soon as that is known.
     iam: aws_sdk_iam::Client,
     ssm: aws_sdk_ssm::Client,
     sts: aws_sdk_sts::Client,
@@ -58,9 +64,9 @@ struct Tools<'a> {
 }
 
 impl Contain {
-    /// A step that calls AWS with `config`.
-    pub fn new(config: SdkConfig) -> Self {
-        Self { config }
+    /// A step that calls AWS with `config`, and enters other accounts where there are `members`.
+    pub fn new(config: SdkConfig, members: Option<Members>) -> Self {
+        Self { config, members }
     }
 }
 
@@ -73,17 +79,21 @@ impl Step for Contain {
     /// Inactive, both of which the next attempt understands.
     async fn run(&self, mut doc: Incident, ctx: &Context) -> Result<Incident, StepError> {
         let config = aws::for_run(&self.config, doc.id);
-        let tools = Tools {
+        let mut tools = Tools {
             iam: aws_sdk_iam::Client::new(&config),
+            members: self.members.as_ref(),
             ssm: aws_sdk_ssm::Client::new(&config),
             sts: aws_sdk_sts::Client::new(&config),
             sfn: aws_sdk_sfn::Client::new(&config),
+            config,
             ctx,
         };
         doc.merge();
         doc.take_error(if doc.phase == Phase::Contain { "contain" } else { "the last step" });
         // On the heap: a step's future holds those of all its calls.
         if doc.contained_at.is_some() {
+            let config = member::config_for(tools.members, &tools.config, &doc).await?;
+            tools.iam = aws_sdk_iam::Client::new(&config);
             Box::pin(tools.look(doc)).await
         } else {
             Box::pin(tools.contain(doc)).await
@@ -91,28 +101,19 @@ impl Step for Contain {
     }
 }
 
-/// What IAM tells of the credential's owner, and the error where it tells nothing.
-struct Asked {
-    owner: Owner,
-    error: Option<StepError>,
-    /// The user's keys, where they had to be listed to know.
-    keys: Option<Vec<KeyFacts>>,
-}
-
 impl Tools<'_> {
-    async fn contain(&self, mut doc: Incident) -> Result<Incident, StepError> {
+    async fn contain(&mut self, mut doc: Incident) -> Result<Incident, StepError> {
         let key = doc.target.key_id.clone();
         let standing = self.standing(key.as_ref());
         let (standing, asked, lately) = tokio::join!(standing, self.owner(&doc), self.lately(&doc));
-        let account = match (&asked.owner, &key) {
-            (Owner::Is(_), _) | (_, None) => None,
-            (_, Some(key)) => self.account_of(key).await,
-        };
         let standing = self.insist(&doc, standing).await;
         let Standing { switch, emergency, record } = standing;
         let now = self.ctx.clock.now();
         let replaced = doc.replacement.as_ref().is_some_and(|replacement| replacement.working);
-        let facts = Facts { now, switch, emergency, record, owner: asked.owner, account, replaced, lately };
+        self.iam = asked.iam;
+        doc.account = asked.entered.or(doc.account);
+        let (owner, account) = (asked.owner, asked.not_entered);
+        let facts = Facts { now, switch, emergency, record, owner, account, replaced, lately };
         if let Owner::Is(user) = &facts.owner {
             doc.user = Some(user.clone());
         }
@@ -203,47 +204,6 @@ impl Tools<'_> {
             }
             Err(error) => {
                 warn!(rotation.id = %doc.id, "{}", StepError::from_sdk("states:ListExecutions", &error));
-                None
-            }
-        }
-    }
-
-    /// The owner as IAM tells it; of an event without a key, whether the user that it names exists.
-    async fn owner(&self, doc: &Incident) -> Asked {
-        let unread = |error: StepError| Asked {
-            owner: Owner::Unread(error.to_string()),
-            error: Some(error),
-            keys: None,
-        };
-        if let Some(key) = doc.target.key_id.as_ref().filter(|_| doc.has_key()) {
-            return match facts::iam::owner(&self.iam, key).await {
-                Ok(Some(user)) => Asked { owner: Owner::Is(user), error: None, keys: None },
-                Ok(None) => Asked { owner: Owner::None, error: None, keys: None },
-                Err(error) => unread(error),
-            };
-        }
-        let Some(user) = &doc.target.user else {
-            return Asked { owner: Owner::None, error: None, keys: None };
-        };
-        match self.keys_of(user).await {
-            Ok(Some(keys)) => Asked { owner: Owner::Is(user.clone()), error: None, keys: Some(keys) },
-            Ok(None) => Asked { owner: Owner::None, error: None, keys: None },
-            Err(error) => unread(error),
-        }
-    }
-
-    /// The keys of a user; `None` where there is no such user, or it has no key to be contained.
-    async fn keys_of(&self, user: &UserName) -> Result<Option<Vec<KeyFacts>>, StepError> {
-        let keys = facts::iam::keys(&self.iam, user).await?;
-        Ok(Some(keys).filter(|keys| !keys.is_empty()))
-    }
-
-    /// The account of a key whose owner is not found here. Not knowing it stops nothing.
-    async fn account_of(&self, key: &AccessKeyId) -> Option<String> {
-        match self.sts.get_access_key_info().access_key_id(key.as_str()).send().await {
-            Ok(reply) => reply.account().map(str::to_owned),
-            Err(error) => {
-                warn!("{}", StepError::from_sdk("sts:GetAccessKeyInfo", &error));
                 None
             }
         }
@@ -353,6 +313,7 @@ impl Tools<'_> {
                 schema: SCHEMA,
                 key,
                 user: user.clone(),
+                account: doc.account.clone(),
                 incident: doc.id,
                 at,
                 state: RecordState::Contained,

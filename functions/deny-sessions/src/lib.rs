@@ -14,6 +14,7 @@ mod managed;
 use std::time::Duration;
 
 use aws_types::SdkConfig;
+use facts::member::{self, Members};
 use keywheel::clock::{after, wait_time};
 use keywheel::incident::{Deny, LONGEST_SESSION, Phase};
 use keywheel::notice::NoticeKind;
@@ -31,6 +32,7 @@ const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 /// The step.
 pub struct DenySessions {
     config: SdkConfig,
+    members: Option<Members>,
 }
 
 struct Tools<'a> {
@@ -39,9 +41,9 @@ struct Tools<'a> {
 }
 
 impl DenySessions {
-    /// A step that calls AWS with `config`.
-    pub fn new(config: SdkConfig) -> Self {
-        Self { config }
+    /// A step that calls AWS with `config`, and enters other accounts where there are `members`.
+    pub fn new(config: SdkConfig, members: Option<Members>) -> Self {
+        Self { config, members }
     }
 }
 
@@ -53,9 +55,17 @@ impl Step for DenySessions {
     /// Run twice, it writes the same policy, or finds it gone. Killed half way, it leaves a policy that denies what
     /// it should, and the next attempt finds it.
     async fn run(&self, mut doc: Incident, ctx: &Context) -> Result<Incident, StepError> {
-        let iam = aws_sdk_iam::Client::new(&aws::for_run(&self.config, doc.id));
-        let tools = Tools { iam, ctx };
         doc.merge();
+        let config = aws::for_run(&self.config, doc.id);
+        let iam = match member::config_for(self.members.as_ref(), &config, &doc).await {
+            Ok(config) => aws_sdk_iam::Client::new(&config),
+            // What failed before is told, and tried again, whether or not the account can be entered now.
+            Err(error) if doc.contained_at.is_none() && doc.outcome.is_none() => {
+                return Ok(not_contained(doc, ctx, Some(&error)));
+            }
+            Err(error) => return Err(error),
+        };
+        let tools = Tools { iam, ctx };
         match (&doc.deny, doc.contained_at) {
             (_, None) if doc.outcome.is_some() => {
                 doc.take_error("the last step");
@@ -77,11 +87,25 @@ fn credential(doc: &Incident) -> Result<AccessKeyId, StepError> {
     key.cloned().ok_or_else(|| StepError::BadInput("the incident names no credential".into()))
 }
 
+/// The key is as it was: people are told, and it is tried again after a while.
+fn not_contained(mut doc: Incident, ctx: &Context, error: Option<&StepError>) -> Incident {
+    doc.take_error("contain");
+    if let Some(error) = error {
+        doc.note_failure("stop-gap", &error.to_string());
+    }
+    let now = ctx.clock.now();
+    doc.announce_again(now, NoticeKind::NotContained, if doc.stop_gap { "/denied" } else { "" });
+    let pause = TRY_AGAIN.0.saturating_mul(1 << doc.tries.min(10)).min(TRY_AGAIN.1);
+    doc.tries += 1;
+    doc.phase = Phase::Contain;
+    doc.wait_until = Some(wait_time(after(now, pause)));
+    doc
+}
+
 impl Tools<'_> {
     /// Containment has failed for good, for now. Where it was decided and IAM refused to switch the key off, the
     /// user is denied everything until it can be.
     async fn stop_gap(&self, mut doc: Incident) -> Result<Incident, StepError> {
-        let now = self.ctx.clock.now();
         // Only a step that has decided to contain makes this call; what failed before it may have decided otherwise.
         let decided = doc.error.as_ref().is_some_and(|error| error.message().contains("iam:UpdateAccessKey"));
         doc.take_error("contain");
@@ -104,12 +128,7 @@ impl Tools<'_> {
                 Err(error) => doc.note_failure("stop-gap", &error.to_string()),
             }
         }
-        doc.announce_again(now, NoticeKind::NotContained, if doc.stop_gap { "/denied" } else { "" });
-        let pause = TRY_AGAIN.0.saturating_mul(1 << doc.tries.min(10)).min(TRY_AGAIN.1);
-        doc.tries += 1;
-        doc.phase = Phase::Contain;
-        doc.wait_until = Some(wait_time(after(now, pause)));
-        Ok(doc)
+        Ok(not_contained(doc, self.ctx, None))
     }
 
     /// It was decided meanwhile that nothing is contained: then nobody is denied anything for it.

@@ -32,8 +32,8 @@ impl Tools<'_> {
                 None
             }
         };
-        let partition = doc.execution.split(':').nth(1).unwrap_or_default();
-        let arn = arn.unwrap_or_else(|| format!("arn:{partition}:iam::{}:policy/{name}", doc.own_account()));
+        let by_name = || format!("arn:{}:iam::{}:policy/{name}", doc.partition(), doc.its_account());
+        let arn = arn.unwrap_or_else(by_name);
         let attached = self.iam.attach_user_policy().user_name(user.as_str()).policy_arn(&arn).send().await;
         if let Err(error) = attached {
             // Nobody would take off what is not attached. Where this fails, the next attempt finds it by its name.

@@ -5,6 +5,7 @@
 
 pub mod executions;
 pub mod iam;
+pub mod member;
 pub mod secrets;
 pub mod switch;
 pub mod trail;

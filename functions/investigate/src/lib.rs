@@ -18,6 +18,7 @@ use aws_sdk_cloudtrail::config::timeout::TimeoutConfig;
 use aws_sdk_cloudtrail::operation::lookup_events::LookupEventsOutput;
 use aws_sdk_cloudtrail::types::{LookupAttribute, LookupAttributeKey};
 use aws_types::SdkConfig;
+use facts::member::{self, Members};
 use jiff::Timestamp;
 use keywheel::clock::after;
 use keywheel::incident::findings::{Gaps, Tally};
@@ -49,12 +50,13 @@ const LIST: &str = "the list of regions";
 /// The step.
 pub struct Investigate {
     config: SdkConfig,
+    members: Option<Members>,
 }
 
 impl Investigate {
-    /// A step that calls AWS with `config`.
-    pub fn new(config: SdkConfig) -> Self {
-        Self { config }
+    /// A step that calls AWS with `config`, and enters other accounts where there are `members`.
+    pub fn new(config: SdkConfig, members: Option<Members>) -> Self {
+        Self { config, members }
     }
 }
 
@@ -102,8 +104,9 @@ impl Step for Investigate {
             doc.note_failure(Self::NAME, "no key is named, so there is none to look up");
             return Ok(doc);
         }
+        let config = aws::for_run(&self.config, doc.id);
         let tools = Tools {
-            config: aws::for_run(&self.config, doc.id),
+            config: member::config_for(self.members.as_ref(), &config, &doc).await?,
             ctx,
             keys,
             deadline: after(ctx.clock.now(), LATEST),
@@ -235,9 +238,8 @@ impl Tools<'_> {
 
     /// The regions that are read where nobody says which there are: the hub's own, and the one of IAM's records.
     fn known_regions(&self, doc: &Incident) -> Vec<String> {
-        let partition = doc.execution.split(':').nth(1).unwrap_or_default();
         let own = self.config.region().map(|region| region.as_ref().to_owned());
-        let iam = facts::trail::iam_region(partition).map(str::to_owned);
+        let iam = facts::trail::iam_region(doc.partition()).map(str::to_owned);
         let mut regions: Vec<String> = own.into_iter().chain(iam).collect();
         regions.dedup();
         regions

@@ -218,6 +218,9 @@ pub struct Incident {
     /// Until when the policy lets people or the replacement come first. Set once; then it ends in containment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Timestamp>,
+    /// The account that was entered for it, where it is not the installation's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// The key's owner, as IAM tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserName>,
@@ -351,6 +354,7 @@ impl Incident {
             wait_until: None,
             containment: None,
             bound: None,
+            account: None,
             user: None,
             known: Vec::new(),
             contained_at: None,
@@ -375,6 +379,16 @@ impl Incident {
     /// The account of the installation, which is where the execution runs.
     pub fn own_account(&self) -> &str {
         account(&self.execution)
+    }
+
+    /// The partition of the installation, and so of every account that it reaches.
+    pub fn partition(&self) -> &str {
+        self.execution.split(':').nth(1).unwrap_or_default()
+    }
+
+    /// The account that the credential belongs to, as far as it is known.
+    pub fn its_account(&self) -> &str {
+        self.account.as_deref().unwrap_or_else(|| self.own_account())
     }
 
     /// The credential, for people: the key's id, else the user's name.
@@ -486,6 +500,9 @@ pub struct Record {
     pub key: AccessKeyId,
     /// Its owner.
     pub user: UserName,
+    /// The account of both, where it is not the installation's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// The incident, which is the name of an execution.
     pub incident: RunId,
     /// When the key was contained.

@@ -51,12 +51,14 @@ pub fn init_tracing() {
     tracing_subscriber::registry().with(lines).with(filter).init();
 }
 
+/// The setting `name` from the function's environment, where it is set.
+pub fn optional_setting(name: &'static str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// The setting `name` from the function's environment.
 pub fn setting(name: &'static str) -> Result<String, Error> {
-    std::env::var(name)
-        .ok()
-        .filter(|value| !value.is_empty())
-        .ok_or_else(|| Error::from(format!("the environment variable {name} is not set")))
+    optional_setting(name).ok_or_else(|| Error::from(format!("the environment variable {name} is not set")))
 }
 
 /// Serves invocations until the sandbox ends.

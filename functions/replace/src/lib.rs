@@ -56,6 +56,11 @@ impl Step for Replace {
         let Some(user) = doc.user.clone().or_else(|| doc.target.user.clone()) else {
             return Ok(not_needed(doc, "Whose key it is, is not known."));
         };
+        if let Some(account) = &doc.account {
+            doc.ours = Some(Ours { managed: false, keys: Vec::new() });
+            let help = format!("The user is of account {account}: whoever uses the key must be told.");
+            return Ok(not_needed(doc, &help));
+        }
         let managed = facts::iam::user(&iam, &user).await?.and_then(|user| user.secret);
         let Some(arn) = managed.and_then(|arn| arn.parse::<SecretArn>().ok()) else {
             doc.ours = Some(Ours { managed: false, keys: Vec::new() });

@@ -20,10 +20,11 @@ use crate::scene::Scene;
 const TOLD: &str = "WaitForSessions";
 
 /// All of them.
-pub(super) const INCIDENTS: [Flow; 11] = [
+pub(super) const INCIDENTS: [Flow; 12] = [
     ("a leaked key of a managed user", |cloud| Box::pin(managed(cloud))),
     ("a leaked key that superseded another", |cloud| Box::pin(superseding(cloud))),
     ("a leaked key of nobody's", |cloud| Box::pin(nobodys(cloud))),
+    ("a leaked key of another account", |cloud| Box::pin(members(cloud))),
     ("a report over the bus", |cloud| Box::pin(reported(cloud))),
     ("a key that cannot be made Inactive", |cloud| Box::pin(stubborn(cloud))),
     ("a user whose own policies are full", |cloud| Box::pin(full(cloud))),
@@ -80,6 +81,12 @@ async fn nobodys(cloud: Arc<Cloud>) -> Started {
     // Whose it is can only be asked for by account.
     let run = begin(&cloud, "AKIA2OGYBAH6QKEYWHEL", &scene.user, |_| {}).await;
     Started::of(scene, run)
+}
+
+async fn members(cloud: Arc<Cloud>) -> Started {
+    let (scene, pair) = stranger(&cloud.member(), "right-member").await;
+    let run = begin(&cloud, &pair.id, &scene.user, |_| {}).await;
+    Started::of(scene, run).until(TOLD)
 }
 
 async fn reported(cloud: Arc<Cloud>) -> Started {

@@ -85,6 +85,8 @@ impl Key {
 pub struct User {
     /// Its name.
     pub name: String,
+    /// Its account, where it is another one than the hub's.
+    pub account: Option<String>,
     /// Its path, such as `/apps/`.
     pub path: String,
     /// Its unique id.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::account::{Key, Maker, User};
 use super::state::State;
 use super::wire::{Answer, Body, Request, refuse_with, tag};
+use crate::functions;
 
 /// IAM notes one use per span of this length, the first one.
 const SPAN: i64 = 15 * 60;
@@ -26,7 +27,19 @@ pub(super) fn second(at: Timestamp) -> Timestamp {
 }
 
 impl State {
-    pub(super) fn iam(&mut self, request: &Request) -> Answer {
+    /// Users of other accounts are kept under their account's name.
+    pub(super) fn iam_of_the_callers_account(&mut self, request: &Request) -> Answer {
+        if self.account_of_signer(&request.signer).is_none() {
+            return self.iam(request);
+        }
+        let mut theirs = request.clone();
+        if let Some(user) = theirs.params.get_mut("UserName") {
+            *user = self.kept_as(request).into();
+        }
+        self.iam(&theirs)
+    }
+
+    fn iam(&mut self, request: &Request) -> Answer {
         let user = request.text("UserName");
         if !user.is_empty() && !self.users.contains_key(user) {
             return gone("user", user);
@@ -61,6 +74,7 @@ impl State {
         match request.action.as_str() {
             "GetCallerIdentity" => {}
             "GetAccessKeyInfo" => return self.key_info(request),
+            "AssumeRole" => return self.assume_role(request),
             _ => return self.unknown(request),
         }
         let (account, signer) = (self.account.clone(), request.signer.clone());
@@ -77,16 +91,49 @@ impl State {
         Ok(Body::Xml([tag("Arn", arn), tag("UserId", id), tag("Account", account)].concat()))
     }
 
-    /// Whether the caller is the role of that function.
+    /// A session in another account, for the functions that it lets in.
+    fn assume_role(&mut self, request: &Request) -> Answer {
+        let arn = request.text("RoleArn").to_owned();
+        let refused = || {
+            refuse_with(403, "AccessDenied", format!("not authorized to perform: sts:AssumeRole on {arn}"))
+        };
+        let account = arn.split(':').nth(4).unwrap_or_default();
+        let name = arn.rsplit_once('/').map_or("", |(_, name)| name);
+        let callers: &[&str] = match name {
+            _ if name == functions::role(functions::MEMBER) => &["contain", "deny-sessions"],
+            _ if name == functions::role(functions::MEMBER_READS) => &["investigate"],
+            _ => &[],
+        };
+        let lets_in = self.open.contains(account)
+            && callers.iter().any(|function| self.is_role(request, function))
+            && self.external_id.as_deref() == Some(request.text("ExternalId"));
+        if !lets_in {
+            return refused();
+        }
+        let role = self.member_role(account, name);
+        let fields = [
+            tag("AccessKeyId", role.key),
+            tag("SecretAccessKey", role.secret),
+            tag("SessionToken", role.token),
+            tag("Expiration", second(self.now() + SignedDuration::from_mins(15))),
+        ];
+        Ok(Body::Xml(format!("<Credentials>{}</Credentials>", fields.concat())))
+    }
+
+    /// Whether the caller is the role of that function, or the one that stands for it in another account.
     fn is_role(&self, request: &Request, function: &str) -> bool {
-        let name = crate::functions::role(function);
-        self.role_of(&request.signer).is_some_and(|role| role.arn.ends_with(&format!("/{name}")))
+        let is = |name: &str| {
+            let end = format!("/{}", functions::role(name));
+            self.role_of(&request.signer).is_some_and(|role| role.arn.ends_with(&end))
+        };
+        is(function) || is(functions::MEMBER) && ["contain", "deny-sessions"].contains(&function)
     }
 
     /// The account of any key, also one that was deleted or is somebody else's.
     fn key_info(&self, request: &Request) -> Answer {
         let id = request.text("AccessKeyId");
-        let account = self.foreign.get(id).or_else(|| self.key(id).map(|_| &self.account));
+        let of_user = || self.key(id).map(|(user, _)| user.account.as_ref().unwrap_or(&self.account));
+        let account = self.foreign.get(id).or_else(of_user);
         match account {
             Some(account) => Ok(Body::Xml(tag("Account", account))),
             None => super::refuse("ValidationError", format!("Invalid access key id: {id}")),
@@ -95,7 +142,8 @@ impl State {
 
     /// A user's ARN, its path included.
     pub fn user_arn(&self, user: &User) -> String {
-        format!("arn:{}:iam::{}:user{}{}", self.partition, self.account, user.path, user.name)
+        let account = user.account.as_ref().unwrap_or(&self.account);
+        format!("arn:{}:iam::{account}:user{}{}", self.partition, user.path, user.name)
     }
 
     fn user_xml(&self, user: &User) -> String {
@@ -193,7 +241,9 @@ impl State {
 
     fn last_used(&self, request: &Request) -> Answer {
         let id = request.text("AccessKeyId");
-        let Some((user, key)) = self.key(id).filter(|(_, key)| key.exists()) else {
+        let here = self.account_of_signer(&request.signer);
+        let seen = self.key(id).filter(|(user, key)| key.exists() && user.account.as_deref() == here);
+        let Some((user, key)) = seen else {
             return gone("Access Key", id);
         };
         let seen_until = self.ago(self.options.last_used_lag);

@@ -232,7 +232,7 @@ impl State {
             return denied(request);
         }
         let answer = match request.service.as_str() {
-            "iam" => self.iam(request),
+            "iam" => self.iam_of_the_callers_account(request),
             "sts" => self.sts(request),
             "secretsmanager" => self.secrets_manager(request),
             "states" => self.step_functions(request),

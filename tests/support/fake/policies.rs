@@ -61,7 +61,10 @@ impl State {
                 Some(_) => Ok(Body::Xml(String::new())),
                 None => no_policy(&name),
             },
-            "CreatePolicy" => self.create_policy(&name, request.text("PolicyDocument")),
+            "CreatePolicy" => {
+                let account = self.account_of_signer(&request.signer).unwrap_or(&self.account).to_owned();
+                self.create_policy(&account, &name, request.text("PolicyDocument"))
+            }
             "AttachUserPolicy" => self.attach(&user, arn),
             "DetachUserPolicy" => {
                 if self.users.get_mut(&user).unwrap().attached.remove(&arn) {
@@ -98,11 +101,11 @@ impl State {
         Ok(Body::Xml(String::new()))
     }
 
-    fn create_policy(&mut self, name: &str, document: &str) -> Answer {
+    fn create_policy(&mut self, account: &str, name: &str, document: &str) -> Answer {
         if serde_json::from_str::<Value>(document).is_err() {
             return malformed();
         }
-        let arn = format!("arn:{}:iam::{}:policy/{name}", self.partition, self.account);
+        let arn = format!("arn:{}:iam::{account}:policy/{name}", self.partition);
         if self.managed.contains_key(&arn) {
             let message = format!("A policy called {name} already exists. Duplicate names are not allowed.");
             return refuse_with(409, "EntityAlreadyExists", message);

@@ -33,12 +33,16 @@ pub struct State {
     pub options: Options,
     /// Calls that are denied, as `service:Action`.
     pub denied: BTreeSet<String>,
-    /// Users by name.
+    /// Users by name; those of other accounts by account and name, as `account/name`.
     pub users: BTreeMap<String, User>,
     /// Customer managed policies by ARN.
     pub managed: BTreeMap<String, String>,
     /// The accounts of keys that are not of this one.
     pub foreign: BTreeMap<String, String>,
+    /// What the hub asks to be let into other accounts with; `None` where it enters none.
+    pub external_id: Option<String>,
+    /// The accounts that let the hub in.
+    pub open: BTreeSet<String>,
     /// Secrets.
     pub secrets: Vec<Secret>,
     /// Executions by ARN.
@@ -109,6 +113,8 @@ impl State {
             users: BTreeMap::new(),
             managed: BTreeMap::new(),
             foreign: BTreeMap::new(),
+            external_id: None,
+            open: BTreeSet::new(),
             secrets: Vec::new(),
             to_walk: Vec::new(),
             executions: BTreeMap::new(),
@@ -184,6 +190,30 @@ impl State {
         };
         self.roles.insert(name.to_owned(), role.clone());
         role
+    }
+
+    /// The session of a role that another account lets a function use.
+    pub(super) fn member_role(&mut self, account: &str, name: &str) -> Role {
+        let arn = format!("arn:{}:iam::{account}:role/{name}", self.partition);
+        let role = self.role(&format!("{account}/{name}"));
+        let entry = self.roles.get_mut(&format!("{account}/{name}")).unwrap();
+        entry.arn.clone_from(&arn);
+        Role { arn, ..role }
+    }
+
+    /// The account that a caller's credentials belong to, where it is another one than the hub's.
+    pub fn account_of_signer(&self, signer: &str) -> Option<&str> {
+        let account = self.role_of(signer)?.arn.split(':').nth(4)?;
+        (account != self.account).then_some(account)
+    }
+
+    /// The name under which the user is kept that a request is about.
+    pub fn kept_as(&self, request: &Request) -> String {
+        let user = request.text("UserName");
+        match self.account_of_signer(&request.signer) {
+            Some(account) if !user.is_empty() => format!("{account}/{user}"),
+            _ => user.to_owned(),
+        }
     }
 
     /// The role whose session a key id belongs to.

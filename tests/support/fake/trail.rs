@@ -131,7 +131,9 @@ impl State {
         let (what, wanted) =
             (attribute["AttributeKey"].as_str(), attribute["AttributeValue"].as_str().unwrap_or_default());
         let seen_until = self.ago(self.options.trail_delay);
-        let keys = self.users.values().flat_map(|user| &user.keys);
+        let here = self.account_of_signer(&request.signer);
+        let users = self.users.values().filter(|user| user.account.as_deref() == here);
+        let keys = users.flat_map(|user| &user.keys);
         let used: Vec<TrailRecord> = keys
             .filter(|key| what == Some("AccessKeyId") && key.id == wanted)
             .flat_map(|key| key.uses.iter().map(|once| self.use_record(&key.id, *once)))

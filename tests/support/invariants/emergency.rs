@@ -7,7 +7,7 @@ use keywheel::notice::{Notice, NoticeKind};
 use keywheel::rotation::{Delivery, Outcome};
 use keywheel::switch::Containment;
 use keywheel::triage::Class;
-use keywheel::{Alert, Incident, RunId, sessions};
+use keywheel::{Alert, Incident, RunId, UserName, sessions};
 
 use super::Before;
 use crate::fake::{Call, Key, Maker, Request, State};
@@ -97,7 +97,8 @@ pub(super) fn nothing_else_is_touched(
         return;
     }
     let user = request.text("UserName");
-    let was = before.inline.iter().find(|(name, _)| name == user).and_then(|(_, all)| all.get(policy));
+    let kept = state.kept_as(request);
+    let was = before.inline.iter().find(|(name, _)| *name == kept).and_then(|(_, all)| all.get(policy));
     match request.action.as_str() {
         "PutUserPolicy" => put(state, (user, call.run), policy, request.text("PolicyDocument"), was, broken),
         "CreatePolicy" if sessions::cut_off_of(request.text("PolicyDocument")).is_none() => {
@@ -251,6 +252,13 @@ fn holds(state: &State, doc: &Incident, why: &str) -> bool {
         "NotLeaked" => record.is_none(),
         "RecordUnreadable" => doc.target.class == Class::RevokeAgainIfLeaked,
         "Braked" => doc.reported,
+        "ForeignAccount" => {
+            let account = key.and_then(|key| state.key(key.as_str())?.0.account.as_deref());
+            // It has none but another account's, which lets nobody in, or did not when it was asked.
+            let shut =
+                || state.calls.iter().any(|call| call.name == "sts:AssumeRole" && call.fault.is_some());
+            account.is_some_and(|account| !state.open.contains(account) || shut())
+        }
         "OddKeyMaking" => doc.target.class == Class::OddKeyMaking,
         _ => false,
     }
@@ -258,7 +266,9 @@ fn holds(state: &State, doc: &Incident, why: &str) -> bool {
 
 /// Nothing of an incident's is left on the user when it has ended: not the stop-gap, not its deny.
 fn what_was_denied_is_free(state: &State, doc: &Incident, broken: &mut Vec<String>) {
-    let Some(user) = doc.user.as_ref().and_then(|user| state.users.get(user.as_str())) else { return };
+    let Some(user) = doc.user.as_ref().map(UserName::as_str) else { return };
+    let kept = doc.account.as_ref().map_or_else(|| user.to_owned(), |account| format!("{account}/{user}"));
+    let Some(user) = state.users.get(&kept) else { return };
     let credential = doc.target.key_id.as_ref().or(doc.keys.first());
     if let Some(key) = credential.filter(|_| doc.outcome == Some(Outcome::Contained)) {
         let gap = sessions::stop_gap_name(key);

@@ -61,7 +61,7 @@ impl Watch {
 #[derive(Debug)]
 pub struct Before {
     labels: Vec<Labels>,
-    /// The inline policies of users that have some.
+    /// The inline policies of users that have some, by what those are kept as.
     inline: Vec<(String, BTreeMap<String, String>)>,
     managed: BTreeMap<String, String>,
 }
@@ -76,10 +76,10 @@ struct Labels {
 impl Before {
     /// As it is now.
     pub fn of(state: &State) -> Self {
-        let policies = state.users.values().filter(|user| !user.inline.is_empty());
+        let policies = state.users.iter().filter(|(_, user)| !user.inline.is_empty());
         Self {
             labels: labels(state),
-            inline: policies.map(|user| (user.name.clone(), user.inline.clone())).collect(),
+            inline: policies.map(|(name, user)| (name.clone(), user.inline.clone())).collect(),
             managed: state.managed.clone(),
         }
     }

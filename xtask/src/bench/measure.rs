@@ -112,6 +112,7 @@ impl Bench<'_> {
                 "KEYWHEEL_ROTATION_ARN",
                 "arn:aws:states:eu-west-1:111122223333:stateMachine:keywheel-bench-rotation".into(),
             ),
+            ("KEYWHEEL_MEMBER_ROLE", "keywheel-bench-member".into()),
             ("KEYWHEEL_CREATE_ROLE_ARN", "arn:aws:iam::111122223333:role/keywheel-bench-create-key".into()),
         ] {
             command.env(name, value);

@@ -47,6 +47,8 @@ pub enum Owner {
     None,
     /// IAM did not tell: why.
     Unread(String),
+    /// The account that it belongs to could not be entered to ask, for now: why.
+    Unreached(String),
 }
 
 /// The facts that the first look gathers.
@@ -62,7 +64,7 @@ pub struct Facts {
     pub record: Kept<Record>,
     /// The key's owner; of an event without a key, the user that it names.
     pub owner: Owner,
-    /// The account that the key belongs to, where it was asked for.
+    /// The account that the credential belongs to, where that one could not be asked.
     pub account: Option<String>,
     /// Whether the replacement that comes first is in place.
     pub replaced: bool,
@@ -126,9 +128,13 @@ pub fn decide(facts: &Facts, incident: &Incident) -> Decision {
     if let Some(record) = facts.record.known().filter(|record| record.is_cleared(facts.now)) {
         return leave(cleared(incident, record), true);
     }
+    let known = matches!(facts.owner, Owner::Is(_) | Owner::Unreached(_));
+    if let Some(account) = facts.account.as_deref().filter(|_| !known) {
+        return leave(foreign(incident, account), true);
+    }
     let owner = match (&facts.owner, &target.user) {
         (Owner::Is(user), _) => Decision::Contain(user.clone()),
-        _ if is_foreign(facts, incident) => return leave(foreign(incident, facts.account.as_deref()), true),
+        (Owner::Unreached(why), _) => Decision::AskAgain(why.clone()),
         (Owner::None, _) => return leave(no_such_key(incident), true),
         (Owner::Unread(why), Some(user)) if incident.has_key() => {
             Decision::Try(user.clone(), format!("IAM did not tell the owner: {why}"))
@@ -187,17 +193,6 @@ pub fn decide(facts: &Facts, incident: &Incident) -> Decision {
     }
 }
 
-/// Whether the key is known to belong to another account.
-fn is_foreign(facts: &Facts, incident: &Incident) -> bool {
-    let own = incident.own_account();
-    match (&facts.account, &incident.target.account) {
-        (Some(asked), _) => asked != own,
-        // Without a key there is nothing to ask IAM for: the event's word is all there is.
-        (None, Some(said)) => !incident.has_key() && said != own,
-        (None, None) => false,
-    }
-}
-
 fn not_known_as_leaked(incident: &Incident) -> Why {
     Why::new(
         "NotLeaked",
@@ -229,26 +224,27 @@ fn cleared(incident: &Incident, record: &Record) -> Why {
     )
 }
 
-fn foreign(incident: &Incident, account: Option<&str>) -> Why {
-    let account = account.or(incident.target.account.as_deref()).unwrap_or("another account");
+/// The account does not let us in, or there is none but ours.
+fn foreign(incident: &Incident, account: &str) -> Why {
     Why::new(
         "ForeignAccount",
         format!(
-            "{} belongs to account {account}, which this installation does not reach.",
+            "{} belongs to account {account}, which does not let this installation in.",
             incident.credential()
         ),
-        "Tell its owner; containment is that account's.",
+        "Contain it there, or tell its owner. infra/member.yaml, deployed there, lets this installation do it.",
     )
 }
 
 fn no_such_key(incident: &Incident) -> Why {
+    let account = incident.its_account();
     let (text, remedy) = if incident.has_key() {
         (
-            "There is no such key in this account; it was deleted, or never was.",
+            format!("There is no such key in account {account}; it was deleted, or never was."),
             "Look at who deleted it, and when.",
         )
     } else {
-        ("The event names no user of this account.", "Look at the event.")
+        (format!("The event names no user of account {account}."), "Look at the event.")
     };
     Why::new("KeyGone", format!("{}: {text}", incident.credential()), remedy)
 }

@@ -57,6 +57,7 @@ fn record(state: RecordState, until: Option<Timestamp>) -> Record {
         schema: 1,
         key: KEY.parse().unwrap(),
         user: user("owner"),
+        account: None,
         incident: RunId::random(),
         at: at(-100),
         state,
@@ -185,21 +186,29 @@ fn where_iam_does_not_tell_the_owner_the_events_own_pair_is_tried() {
 fn a_key_of_another_account_is_not_ours() {
     let key = incident(Class::RevokeUserKey);
     let nobody = Facts { owner: Owner::None, ..facts() };
-    leaves(&Facts { account: Some("999988887777".into()), ..nobody.clone() }, &key, "ForeignAccount", true);
-    leaves(&Facts { account: Some(OWN.into()), ..nobody.clone() }, &key, "KeyGone", true);
+    let theirs = Facts { account: Some("999988887777".into()), ..nobody.clone() };
+    leaves(&theirs, &key, "ForeignAccount", true);
+    leaves(&theirs, &incident(Class::ResolveUserKeys), "ForeignAccount", true);
     leaves(&nobody, &key, "KeyGone", true);
-    // The event's word on the account decides only where IAM cannot be asked by key.
-    let mut elsewhere = incident(Class::ResolveUserKeys);
-    leaves(&nobody, &elsewhere, "KeyGone", true);
-    elsewhere.target.account = Some("999988887777".into());
-    leaves(&nobody, &elsewhere, "ForeignAccount", true);
+    // The event's word on the account is none of the facts.
     let mut said = key;
     said.target.account = Some("999988887777".into());
     leaves(&nobody, &said, "KeyGone", true);
     assert_eq!(decide(&facts(), &said), Decision::Contain(user("owner")));
-    let unread =
-        Facts { owner: Owner::Unread("denied".into()), account: Some("999988887777".into()), ..facts() };
-    leaves(&unread, &said, "ForeignAccount", true);
+    leaves(&Facts { owner: Owner::Unread("denied".into()), ..theirs }, &said, "ForeignAccount", true);
+}
+
+#[test]
+fn an_account_that_cannot_be_entered_for_a_moment_is_tried_again() {
+    let unreached = Facts {
+        owner: Owner::Unreached("throttled".into()),
+        account: Some("999988887777".into()),
+        ..facts()
+    };
+    // Not by the event's pair: the same name may be another user's here.
+    assert_eq!(decide(&unreached, &incident(Class::RevokeUserKey)), Decision::AskAgain("throttled".into()));
+    let off = Facts { switch: Kept::Is(Containment::Off), ..unreached };
+    leaves(&off, &incident(Class::RevokeUserKey), "NotSwitchedOn", false);
 }
 
 #[test]

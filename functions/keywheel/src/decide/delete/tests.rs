@@ -86,6 +86,7 @@ fn a_key_that_leaked_goes_when_its_incident_is_closed_and_its_evidence_time_is_o
             schema: 1,
             key: OLD.parse().unwrap(),
             user: "svc".parse().unwrap(),
+            account: None,
             incident: "5b0c1a52-9c3e-4c60-8f5d-2f6a3f1e7d10".parse().unwrap(),
             at: at(contained),
             state,

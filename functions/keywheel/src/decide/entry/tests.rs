@@ -157,6 +157,7 @@ fn a_leaked_key_goes_when_its_incident_is_closed_and_its_evidence_time_is_over()
             schema: 1,
             key: id(K),
             user: "svc".parse().unwrap(),
+            account: None,
             incident: run(),
             at: at(0),
             state,

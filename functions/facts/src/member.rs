@@ -1,0 +1,87 @@
+//! Other accounts, each entered through a role of its own that lets the installation's functions in.
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_types::SdkConfig;
+use keywheel::{Incident, RunId, StepError};
+
+/// How IAM says that the account does not let us in, or that it has no such role: to the caller it is the same.
+const SHUT: [&str; 2] = ["AccessDenied", "AccessDeniedException"];
+
+/// What an installation asks to be let into other accounts with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Members {
+    /// The name of the role in each of them.
+    pub role: String,
+    /// The external id that the role asks for.
+    pub external_id: String,
+}
+
+impl std::fmt::Debug for Members {
+    // The external id is no secret, and is nobody's business.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Members").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+impl Members {
+    /// The role of that name; `None` without an external id: then no other account is entered.
+    pub fn new(role: String, external_id: Option<String>) -> Option<Self> {
+        external_id.map(|external_id| Self { role, external_id })
+    }
+
+    /// The configuration whose calls are made in `account`, for 15 minutes, which is longer than any function runs.
+    /// The session bears the run's id, and so does every record of CloudTrail there.
+    pub async fn enter(
+        &self,
+        config: &SdkConfig,
+        partition: &str,
+        account: &str,
+        run: RunId,
+    ) -> Result<SdkConfig, StepError> {
+        let reply = aws_sdk_sts::Client::new(config)
+            .assume_role()
+            .role_arn(format!("arn:{partition}:iam::{account}:role/{}", self.role))
+            .role_session_name(run.to_string())
+            .external_id(&self.external_id)
+            .duration_seconds(900)
+            .send()
+            .await
+            .map_err(|error| StepError::from_sdk("sts:AssumeRole", &error))?;
+        let Some(session) = reply.credentials else {
+            return Err(StepError::Conflict(format!(
+                "sts:AssumeRole answered without credentials for {account}"
+            )));
+        };
+        let credentials = Credentials::new(
+            session.access_key_id,
+            session.secret_access_key,
+            Some(session.session_token),
+            None,
+            "AssumeRole",
+        );
+        let mut entered = config.clone().into_builder();
+        entered.set_credentials_provider(Some(SharedCredentialsProvider::new(credentials)));
+        Ok(entered.build())
+    }
+}
+
+/// The configuration for calls in the account that the incident's credential belongs to.
+pub async fn config_for(
+    members: Option<&Members>,
+    config: &SdkConfig,
+    doc: &Incident,
+) -> Result<SdkConfig, StepError> {
+    match (&doc.account, members) {
+        (None, _) => Ok(config.clone()),
+        (Some(account), Some(members)) => members.enter(config, doc.partition(), account, doc.id).await,
+        (Some(account), None) => {
+            Err(StepError::Conflict(format!("this installation does not enter account {account} any more")))
+        }
+    }
+}
+
+/// Whether the account does not let us in, which no further try changes.
+pub fn is_shut(error: &StepError) -> bool {
+    error.is_refused(&SHUT)
+}
