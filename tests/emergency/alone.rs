@@ -235,3 +235,41 @@ async fn p3_a_leaked_key_made_active_is_contained_though_iam_lists_nothing() {
     let took = first.unwrap().0.duration_since(started);
     assert!(took < SignedDuration::from_secs(2), "{took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn p1_a_stop_gap_whose_answer_was_lost_does_not_stay() {
+    for (way, put) in [
+        ("lost", Fault::on("iam:PutUserPolicy", Kind::LostAfter).times(3)),
+        ("killed", Fault::on("iam:PutUserPolicy", Kind::KilledAfter).times(6)),
+        ("timed out", Fault::on("iam:PutUserPolicy", Kind::TimeoutAfter).times(3)),
+    ] {
+        let world = World::leaked();
+        world.consumer();
+        let key = world.current_key();
+        let not_off = Fault::on("iam:UpdateAccessKey", Kind::Refused).times(1);
+        world.fake.state().standing = Plan::new([not_off, put]);
+        let alarm = world.alarm(finding(&key, USER)).await;
+        alarm.incident().expect(Outcome::Contained, "Contained");
+        assert_eq!(world.policies(USER), Vec::<String>::new(), "{way}");
+        world.assert_replaced();
+        world.assert_promises();
+    }
+}
+
+/// Died after it had put the policy; when it runs again, IAM does not tell whose the key is.
+#[tokio::test(start_paused = true)]
+async fn p1_a_stop_gap_of_an_attempt_that_died_does_not_stay() {
+    let world = World::leaked();
+    world.consumer();
+    let key = world.current_key();
+    world.fake.state().standing = Plan::new([
+        Fault::on("iam:UpdateAccessKey", Kind::Refused).times(1),
+        Fault::within("StopGap", 1, Kind::KilledAfter),
+        Fault::within("StopGap", 2, Kind::Throttled).times(3),
+    ]);
+    let alarm = world.alarm(finding(&key, USER)).await;
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    assert_eq!(world.policies(USER), Vec::<String>::new());
+    world.assert_replaced();
+    world.assert_promises();
+}

@@ -147,7 +147,7 @@ fn told(doc: &Incident, now: Timestamp) -> Vec<String> {
         }
         (None, _) => "Contained  not by this incident".to_owned(),
     });
-    if doc.stop_gap {
+    if doc.denied {
         lines.push("Stop-gap   the user is denied everything until the key is Inactive".to_owned());
     }
     if let Some(deny) = &doc.deny {

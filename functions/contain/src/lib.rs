@@ -125,7 +125,8 @@ impl Tools<'_> {
             Decision::Contain(user) => {
                 let keys = self.to_contain(&doc, &user, asked.keys).await?;
                 // Not knowing whether there is anything left to do, it is done; and a stop-gap is left to take off.
-                if !doc.stop_gap && self.is_repeat(&facts.record, &doc, &user).await.unwrap_or(false) {
+                if !doc.may_be_stopped() && self.is_repeat(&facts.record, &doc, &user).await.unwrap_or(false)
+                {
                     return Ok(already(doc, user, now));
                 }
                 self.switch_off(doc, user, keys).await
@@ -157,7 +158,7 @@ impl Tools<'_> {
                 if !page {
                     doc.notices.retain(|notice| notice.kind != NoticeKind::Ended);
                 }
-                if doc.stop_gap {
+                if doc.has_key() && doc.may_be_stopped() {
                     // Decided otherwise since: what the user is denied for it must go first.
                     doc.phase = Phase::Deny;
                 }

@@ -94,7 +94,7 @@ fn not_contained(mut doc: Incident, ctx: &Context, error: Option<&StepError>) ->
         doc.note_failure("stop-gap", &error.to_string());
     }
     let now = ctx.clock.now();
-    doc.announce_again(now, NoticeKind::NotContained, if doc.stop_gap { "/denied" } else { "" });
+    doc.announce_again(now, NoticeKind::NotContained, if doc.denied { "/denied" } else { "" });
     let pause = TRY_AGAIN.0.saturating_mul(1 << doc.tries.min(10)).min(TRY_AGAIN.1);
     doc.tries += 1;
     doc.phase = Phase::Contain;
@@ -109,8 +109,10 @@ impl Tools<'_> {
         // Only a step that has decided to contain makes this call; what failed before it may have decided otherwise.
         let decided = doc.error.as_ref().is_some_and(|error| error.message().contains("iam:UpdateAccessKey"));
         doc.take_error("contain");
-        if decided && doc.has_key() && !doc.stop_gap {
+        if decided && doc.has_key() {
             let key = credential(&doc)?;
+            // An attempt that died may have put it, and an answer that is lost says nothing.
+            doc.stop_gap = true;
             // Never by the event's word: a deny of everything is an outage for whomever it hits.
             match facts::iam::owner(&self.iam, &key).await {
                 Ok(Some(user)) => {
@@ -118,11 +120,11 @@ impl Tools<'_> {
                     match put {
                         Ok(()) => {
                             warn!(rotation.id = %doc.id, iam.user = %user, key.id = %key, "Denied {user} everything until key {key} is Inactive");
-                            doc.stop_gap = true;
-                            doc.user = Some(user);
+                            doc.denied = true;
                         }
                         Err(error) => doc.note_failure("stop-gap", &error.to_string()),
                     }
+                    doc.user = Some(user);
                 }
                 Ok(None) => doc.note_failure("stop-gap", "there is no such key"),
                 Err(error) => doc.note_failure("stop-gap", &error.to_string()),
@@ -133,8 +135,14 @@ impl Tools<'_> {
 
     /// It was decided meanwhile that nothing is contained: then nobody is denied anything for it.
     async fn give_up(&self, mut doc: Incident) -> Result<Incident, StepError> {
-        let (user, key) = (doc.owner()?.clone(), credential(&doc)?);
-        self.end_stop_gap(&mut doc, &user, &key).await?;
+        let key = credential(&doc)?;
+        let owner = match doc.user.clone() {
+            Some(user) => Some(user),
+            None => facts::iam::owner(&self.iam, &key).await?,
+        };
+        if let Some(user) = owner {
+            self.end_stop_gap(&mut doc, &user, &key).await?;
+        }
         doc.phase = Phase::Ended;
         Ok(doc)
     }
@@ -145,9 +153,9 @@ impl Tools<'_> {
         user: &UserName,
         key: &AccessKeyId,
     ) -> Result<(), StepError> {
-        if doc.stop_gap {
+        if doc.may_be_stopped() {
             self.delete(user, &sessions::stop_gap_name(key)).await?;
-            doc.stop_gap = false;
+            (doc.stop_gap, doc.denied) = (false, false);
         }
         Ok(())
     }

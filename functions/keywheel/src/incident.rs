@@ -237,9 +237,12 @@ pub struct Incident {
     /// How often containment has failed for good and was begun anew.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub tries: u32,
-    /// Whether the user is denied everything until the key is Inactive.
+    /// Whether the user may be denied everything until the key is Inactive: it was asked for, whatever the answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stop_gap: bool,
+    /// Whether IAM has said that it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub denied: bool,
     /// How the sessions are denied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny: Option<Deny>,
@@ -360,6 +363,7 @@ impl Incident {
             contained_at: None,
             tries: 0,
             stop_gap: false,
+            denied: false,
             deny: None,
             looks: 0,
             ours: None,
@@ -415,6 +419,16 @@ impl Incident {
     /// Whether the key is a user's own and long-lived, so that Inactive is what ends it.
     pub fn has_key(&self) -> bool {
         self.target.key_id.as_ref().is_some_and(|key| !key.is_temporary())
+    }
+
+    /// Whether a stop-gap may lie on the user. Where a step died on the way to it, nothing but the failure tells.
+    pub fn may_be_stopped(&self) -> bool {
+        self.stop_gap
+            || self.tries > 0
+            || self
+                .failed
+                .iter()
+                .any(|note| ["contain:", "stop-gap:"].iter().any(|step| note.starts_with(step)))
     }
 
     /// Ends the incident with its outcome, and puts the last notice into the outbox.

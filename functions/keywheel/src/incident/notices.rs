@@ -34,7 +34,7 @@ impl Incident {
         match kind {
             NoticeKind::Contained => self.contained(),
             NoticeKind::NotContained => {
-                let gap = if self.stop_gap {
+                let gap = if self.denied {
                     " The user is denied everything meanwhile."
                 } else {
                     " THE KEY STILL WORKS."
@@ -236,7 +236,8 @@ impl Outbox for Incident {
     /// An incident that arrives with an error and is not contained says what failed; its machine tries again.
     fn conclude(&mut self, now: Timestamp) {
         self.merge();
-        self.take_error("the last step");
+        let undone = self.phase == Phase::Contain && self.contained_at.is_none();
+        self.take_error(if undone { "stop-gap" } else { "the last step" });
         match (self.phase, self.contained_at) {
             (Phase::Contain, None) if !self.failed.is_empty() => self.announce(now, NoticeKind::NotContained),
             // The step that denies has failed for good, for now.
