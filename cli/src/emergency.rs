@@ -132,9 +132,11 @@ fn words(policy: &Emergency) -> Vec<String> {
     let rules = policy.rules.iter().enumerate().map(rule);
     let rest = [
         vec!["-".to_owned(), "a mere suspicion, or no key named".to_owned(), response(Response::Page)],
+        vec!["-".to_owned(), "class ODD_KEY_MAKING".to_owned(), response(Response::Page)],
         vec!["-".to_owned(), "everything else".to_owned(), response(Response::Now)],
     ];
     let mut lines = table(&std::iter::once(head).chain(rules).chain(rest).collect::<Vec<_>>());
+    lines.push("Rules that name no class are about leaks, and not about ODD_KEY_MAKING.".to_owned());
     lines.push(format!(
         "With more than {} incidents in ten minutes, reports over the bus are only paged.",
         policy.max_contain

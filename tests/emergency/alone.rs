@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Delivery, Outcome};
 use serde_json::json;
-use support::alarm::finding;
+use support::alarm::{finding, made_active};
 use support::faults::{Fault, Kind, Plan};
 use support::world::{USER, World, hours};
 
@@ -272,4 +272,89 @@ async fn p1_a_stop_gap_of_an_attempt_that_died_does_not_stay() {
     assert_eq!(world.policies(USER), Vec::<String>::new());
     world.assert_replaced();
     world.assert_promises();
+}
+
+/// A person switches containment off while the user is denied everything, and IAM does not let go of the policy.
+#[tokio::test(start_paused = true)]
+async fn p1_where_the_stop_gap_cannot_be_taken_off_nothing_goes_on_as_if_the_key_were_contained() {
+    let world = World::leaked();
+    world.consumer();
+    let key = world.current_key();
+    world.fake.state().standing = Plan::new([
+        Fault::on("iam:UpdateAccessKey", Kind::Refused),
+        Fault::on("iam:DeleteUserPolicy", Kind::Refused).times(3),
+    ]);
+    let person = async {
+        tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+        world.containment("page");
+        tokio::time::sleep(minutes(10)).await;
+        assert!(world.fake.state().denies_keys(USER));
+        assert_eq!(on_topic(&world, NoticeKind::Stuck), 1, "denied everything, and nobody was told");
+    };
+    let (alarm, ()) = tokio::join!(world.alarm(finding(&key, USER)), person);
+    let incident = alarm.incident();
+    incident.expect(Outcome::Blocked, "NotSwitchedOn");
+    assert!(incident.notice(NoticeKind::Stuck).contains(&format!("keywheel-stop-gap-{key}")));
+    assert_eq!(alarm.rotations.len(), 0, "nobody's key was taken away");
+    assert!(world.is_active(&key) && world.current_key() == key);
+    assert_eq!(world.policies(USER), Vec::<String>::new());
+    world.assert_promises();
+}
+
+/// Whether it is one that leaked is not known for a while.
+#[tokio::test(start_paused = true)]
+async fn p3_a_key_made_active_while_its_record_cannot_be_read_is_contained_when_it_can() {
+    let world = World::leaked();
+    let key = world.stranger("alice");
+    world.leak(&key);
+    world.contained(&key, "alice");
+    world.fake.state().denied.insert("ssm:GetParameters".into());
+    let mended = async {
+        tokio::time::sleep(minutes(20)).await;
+        assert!(world.is_active(&key));
+        assert_eq!(on_topic(&world, NoticeKind::NotContained), 1, "nobody was told");
+        world.fake.state().denied.clear();
+    };
+    let (alarm, ()) = tokio::join!(world.alarm(made_active(&key, "alice")), mended);
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    assert!(!world.is_active(&key));
+}
+
+/// Neither the incident can be started nor its key switched off, and nobody hears of it.
+#[tokio::test(start_paused = true)]
+async fn p3_what_does_not_start_is_tried_again_though_nobody_can_be_told() {
+    let world = World::leaked();
+    let keys: Vec<String> = (0..45)
+        .map(|number| {
+            let key = world.stranger(&format!("vendor-{number}"));
+            world.leak(&key);
+            key
+        })
+        .collect();
+    world.fake.state().denied.extend(
+        ["states:StartExecution", "iam:UpdateAccessKey", "sns:Publish", "events:PutEvents"]
+            .map(str::to_owned),
+    );
+    let mended = async {
+        tokio::time::sleep(minutes(5)).await;
+        world.fake.state().denied.remove("iam:UpdateAccessKey");
+        tokio::time::sleep(minutes(20)).await;
+        let left = keys.iter().filter(|key| world.is_active(key)).count();
+        assert_eq!(left, 0, "still Active after the second round");
+        world.fake.state().denied.clear();
+    };
+    let event = health(keys.iter().map(String::as_str));
+    tokio::join!(world.alarm(event), mended);
+    world.assert_promises();
+}
+
+fn health<'a>(keys: impl Iterator<Item = &'a str>) -> serde_json::Value {
+    let entities: Vec<_> = keys.map(|key| json!({"entityValue": key})).collect();
+    json!({
+        "id": "health-2", "source": "aws.health", "detail-type": "AWS Health Event",
+        "detail": {
+            "service": "RISK", "eventTypeCode": "AWS_RISK_CREDENTIALS_EXPOSED", "eventTypeCategory": "issue",
+            "affectedAccount": "111122223333", "affectedEntities": entities,
+        },
+    })
 }

@@ -173,6 +173,57 @@ async fn another_accounts_key_is_that_accounts_business() {
     assert_eq!(calls_of_watch(&world), Vec::<String>::new());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_told_though_its_keys_are_gone_again() {
+    let world = World::new();
+    world.containment("on");
+    let keys = burst(&world, 7);
+    let now = world.fake.state().now();
+    for key in &keys {
+        world.fake.state().key_mut(key).deleted = Some(now);
+    }
+    let alarm = world.alarm(made(&world, &keys[0])).await;
+    alarm.incident().expect(Outcome::Blocked, "OddKeyMaking");
+    assert!(alarm.incident().text().contains("has made 7 keys"), "{}", alarm.incident().text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_contains_a_burst_contains_all_of_it() {
+    let world = World::new();
+    world.containment("on");
+    world.emergency_policy(&json!({"rules": [{"class": "ODD_KEY_MAKING", "then": "now"}]}));
+    let keys = burst(&world, 6);
+    for key in &keys {
+        world.leak(key);
+        let alarm = world.alarm(made(&world, key)).await;
+        alarm.incident().expect(Outcome::Contained, "Contained");
+        let told = alarm.incident().notice(NoticeKind::Contained);
+        assert!(told.contains("has made 6 keys") && !told.contains("leaked"), "{told}");
+    }
+    assert!(!keys.iter().any(|key| world.is_active(key)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_principal_whose_arn_may_not_be_repeated_is_counted_all_the_same() {
+    let world = World::new();
+    world.containment("on");
+    let mut by = session_of("arn:aws:iam::111122223333:role/!/<x>", "alice");
+    by["sessionContext"]["sessionIssuer"]["principalId"] = json!("AROA2OGYBAH6QROLEIDXX");
+    let keys: Vec<String> = (0..6)
+        .map(|number| {
+            world.stranger(&format!("vendor-{number}"));
+            make(&world, &format!("vendor-{number}"), &by, "aws-cli/2.17")
+        })
+        .collect();
+    let alarm = world.alarm(made(&world, &keys[0])).await;
+    alarm.incident().expect(Outcome::Blocked, "OddKeyMaking");
+    assert!(
+        alarm.incident().text().contains("AROA2OGYBAH6QROLEIDXX has made 6"),
+        "{}",
+        alarm.incident().text()
+    );
+}
+
 /// Whatever one call of Watch meets, what is odd is told; and what stays unknown fails the execution, loudly.
 #[tokio::test(start_paused = true)]
 async fn a_fault_of_watch_hides_nothing() {

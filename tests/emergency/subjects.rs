@@ -4,7 +4,7 @@ use keywheel::incident::Course;
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::Outcome;
 use serde_json::{Value, json};
-use support::alarm::{finding, report};
+use support::alarm::{finding, made_active, report};
 use support::world::{USER, World, hours};
 
 use crate::{minutes, on_topic, path_to_inactive, writes};
@@ -222,4 +222,22 @@ async fn more_reports_over_the_bus_than_the_policy_allows_are_held() {
     tokio::time::sleep(hours(1)).await;
     let alarm = world.alarm(report([keys[1].as_str()])).await;
     alarm.incident().expect(Outcome::Contained, "Contained");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_was_admitted_is_not_let_go_of_for_what_comes_later() {
+    let world = World::leaked();
+    let key = world.current_key();
+    world.emergency_policy(&json!({"rules": [{"then": {"after": 15}}]}));
+    let other = world.stranger("mallory");
+    // Whoever holds the key makes noise meanwhile.
+    let noise = async {
+        tokio::time::sleep(minutes(8)).await;
+        for _ in 0..30 {
+            world.alarm(made_active(&other, "mallory")).await;
+        }
+    };
+    let (alarm, ()) = tokio::join!(world.alarm(report([key.as_str()])), noise);
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    assert!(!world.is_active(&key));
 }

@@ -134,7 +134,7 @@ impl Functions {
             Triage::NAME => serve::invoke(&Triage, payload, ctx).await,
             Watch::NAME => {
                 let create_role = self.fake.role_arn(&role(CreateKey::NAME));
-                serve::invoke(&Watch::new(config, create_role), payload, ctx).await
+                serve::invoke(&Watch::new(config, vec![create_role]), payload, ctx).await
             }
             Contain::NAME => serve::invoke(&Contain::new(config, self.members(MEMBER)), payload, ctx).await,
             DenySessions::NAME => {

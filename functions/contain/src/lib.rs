@@ -42,6 +42,9 @@ const ASK_FOR_RECORD: [Duration; 3] =
 /// How long is waited for what may speak against containment.
 const IN_TIME: Duration = Duration::from_secs(3);
 
+/// How many seconds after an event others are counted with it: those of one flood wait for each other's start.
+const BRAKE_AFTER: i64 = 60;
+
 /// How often a replacement that comes first is asked about.
 const ASK_AGAIN: Duration = Duration::from_secs(15);
 
@@ -189,19 +192,26 @@ impl Tools<'_> {
         standing
     }
 
-    /// How many incidents were begun lately, this one among them; only a report that can be braked is worth the call.
+    /// How many incidents were begun in the ten minutes before this one's event and in the minute after it, this one
+    /// among them; only a report that can be braked is worth the call. Whenever it is asked, the answer is the same:
+    /// what was begun later is no reason to let go of it.
     async fn lately(&self, doc: &Incident) -> Option<u32> {
-        if !doc.reported {
+        if !doc.is_braked_yet() {
             return None;
         }
         let machine = doc.execution.rsplit_once(':')?.0.replacen(":execution:", ":stateMachine:", 1);
-        let since = self.ctx.clock.now().as_second() - i64::try_from(BRAKE_SPAN.as_secs()).ok()?;
+        let started = doc.started.as_second();
+        let span = started - i64::try_from(BRAKE_SPAN.as_secs()).ok()?..=started + BRAKE_AFTER;
         // The newest come first, and nobody's brake is set at as many as one page holds.
         let list = self.sfn.list_executions().state_machine_arn(machine).max_results(1000).send().await;
         match list {
             Ok(list) => {
-                let lately = list.executions().iter().filter(|one| one.start_date().secs() >= since);
-                u32::try_from(lately.count()).ok()
+                let reaches_back = list.next_token().is_none()
+                    || list.executions().last().is_some_and(|one| one.start_date().secs() < *span.start());
+                let within = list.executions().iter().filter(|one| span.contains(&one.start_date().secs()));
+                // A flood has pushed the page past the span: then it is one.
+                let lately = if reaches_back { within.count() } else { list.executions().len() };
+                u32::try_from(lately).ok()
             }
             Err(error) => {
                 warn!(rotation.id = %doc.id, "{}", StepError::from_sdk("states:ListExecutions", &error));
@@ -271,6 +281,7 @@ impl Tools<'_> {
         doc.keys = keys;
         doc.contained_at = Some(now);
         doc.phase = Phase::Deny;
+        (doc.outcome, doc.why) = (None, None);
         self.keep(&mut doc).await;
         Ok(doc)
     }

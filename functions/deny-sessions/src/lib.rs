@@ -133,18 +133,35 @@ impl Tools<'_> {
         Ok(not_contained(doc, self.ctx, None))
     }
 
-    /// It was decided meanwhile that nothing is contained: then nobody is denied anything for it.
+    /// It was decided meanwhile that nothing is contained: then nobody is denied anything for it. Where that cannot be
+    /// undone, people are told, and it is tried again: nothing else must go on as if the key were contained.
     async fn give_up(&self, mut doc: Incident) -> Result<Incident, StepError> {
         let key = credential(&doc)?;
+        match self.free(&mut doc, &key).await {
+            Ok(()) => doc.phase = Phase::Ended,
+            Err(error) => {
+                let now = self.ctx.clock.now();
+                doc.note_failure("stop-gap", &error.to_string());
+                let again = doc.wait_until.is_some();
+                if again {
+                    doc.announce(now, NoticeKind::Stuck);
+                }
+                doc.wait_until = Some(wait_time(after(now, if again { TRY_AGAIN.1 } else { TRY_AGAIN.0 })));
+            }
+        }
+        Ok(doc)
+    }
+
+    async fn free(&self, doc: &mut Incident, key: &AccessKeyId) -> Result<(), StepError> {
         let owner = match doc.user.clone() {
             Some(user) => Some(user),
-            None => facts::iam::owner(&self.iam, &key).await?,
+            None => facts::iam::owner(&self.iam, key).await?,
         };
-        if let Some(user) = owner {
-            self.end_stop_gap(&mut doc, &user, &key).await?;
+        match owner {
+            Some(user) => self.end_stop_gap(doc, &user, key).await,
+            // A key that is gone has no user to be denied anything.
+            None => Ok(()),
         }
-        doc.phase = Phase::Ended;
-        Ok(doc)
     }
 
     async fn end_stop_gap(

@@ -77,11 +77,13 @@ const PAGES_OF_KEYS: usize = 60;
 /// A region's history allows two lookups a second, to all callers together.
 const BETWEEN_PAGES: Duration = Duration::from_millis(600);
 
-/// The keys that were made from `since` to `until`, whoever made them.
+/// The keys that were made from `since` to `until`, whoever made them, the latest first; no more of them are read than
+/// are `enough`.
 pub async fn made_between(
     trail: &Client,
     since: Timestamp,
     until: Timestamp,
+    enough: impl Fn(&[Made]) -> bool,
 ) -> Result<Vec<Made>, StepError> {
     let mut pages = trail
         .lookup_events()
@@ -98,6 +100,9 @@ pub async fn made_between(
         let Some(page) = pages.next().await else { break };
         let page = page.map_err(|error| StepError::from_sdk("cloudtrail:LookupEvents", &error))?;
         made.extend(page.events().iter().filter_map(record).filter_map(|record| made_in_record(&record)));
+        if enough(&made) {
+            break;
+        }
     }
     Ok(made)
 }

@@ -132,9 +132,11 @@ impl Emergency {
 
     /// What is done about a target whose owner is `user`, as far as that is known.
     pub fn response(&self, target: &Target, user: Option<&str>) -> Response {
+        // A rule that names no class is about leaks, and who makes a key in an odd way has leaked none.
+        let leak = target.class != Class::OddKeyMaking;
         let fits = |rule: &&Rule| {
             rule.source.is_none_or(|source| source == target.source)
-                && rule.class.is_none_or(|class| class == target.class)
+                && rule.class.map_or(leak, |class| class == target.class)
                 // A severity that nobody gave is not low.
                 && rule.below.is_none_or(|below| {
                     target.severity != Severity::Unknown && target.severity < below

@@ -153,6 +153,11 @@ impl RunId {
         Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()))
     }
 
+    /// A number below `below` that is as good as drawn, and the same whenever it is asked for.
+    pub fn spread(self, below: u8) -> u8 {
+        self.0.as_bytes()[15] % below.max(1)
+    }
+
     /// The version of the secret that this run writes.
     pub fn version(self) -> VersionId {
         VersionId(self.0.to_string())

@@ -20,6 +20,7 @@ pub use page::page;
 
 use crate::clock::{after, wait_time};
 use crate::decide::making::Odd;
+use crate::emergency::{Emergency, Response};
 use crate::error::StepError;
 use crate::ids::{AccessKeyId, RunId, UserName};
 use crate::making::Made;
@@ -315,8 +316,8 @@ impl Alert {
     }
 
     /// Makes an incident of what is odd about the making of a key. All events of the same oddity name it alike, so
-    /// that it is started once.
-    pub fn open_odd(&mut self, made: &Made, odd: Odd) {
+    /// that it is started once; where the policy does more than tell, each of its keys has an incident of its own.
+    pub fn open_odd(&mut self, made: &Made, odd: Odd, policy: &Emergency, now: Timestamp) {
         let target = Target {
             class: Class::OddKeyMaking,
             account: made.account.clone(),
@@ -326,9 +327,13 @@ impl Alert {
             source: Source::CloudTrail,
             severity: Severity::Unknown,
         };
+        let told = policy.response(&target, target.user.as_ref().map(UserName::as_str)) == Response::Page;
+        let name = if told { odd.name } else { format!("{}/{}", odd.name, made.key) };
         let mut incident = Incident::open(self, target, odd.reason);
+        // People can act on it from now on, and not since the event that was looked into for a quarter of an hour.
+        incident.started = now;
         let machine = self.execution.rsplit_once(':').map_or(self.execution.as_str(), |(machine, _)| machine);
-        incident.id = RunId::standing_for(&format!("{machine}/key-making/{}", odd.name));
+        incident.id = RunId::standing_for(&format!("{machine}/key-making/{name}"));
         incident.execution = sibling(&self.execution, incident.id);
         self.incidents = vec![incident];
         self.course = Course::Incidents;
@@ -419,6 +424,11 @@ impl Incident {
     /// Whether the key is a user's own and long-lived, so that Inactive is what ends it.
     pub fn has_key(&self) -> bool {
         self.target.key_id.as_ref().is_some_and(|key| !key.is_temporary())
+    }
+
+    /// Whether the brake has its say: once, before anything is begun. Whoever holds the key could pull it later.
+    pub fn is_braked_yet(&self) -> bool {
+        self.reported && self.bound.is_none() && !self.stop_gap
     }
 
     /// Whether a stop-gap may lie on the user. Where a step died on the way to it, nothing but the failure tells.

@@ -18,7 +18,8 @@ pub struct Made {
     pub account: Option<String>,
     /// When.
     pub at: Timestamp,
-    /// The ARN of the principal that asked: of a role's session the role's; none where the record names nobody.
+    /// The ARN of the principal that asked, of a role's session the role's, or the unique id where the ARN may not be
+    /// repeated; none where the record names nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }

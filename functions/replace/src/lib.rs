@@ -51,6 +51,10 @@ impl Step for Replace {
     async fn run(&self, mut doc: Incident, ctx: &Context) -> Result<Incident, StepError> {
         doc.merge();
         doc.take_error("the last step");
+        if doc.contained_at.is_none() && doc.phase != Phase::ReplaceFirst {
+            // Nothing has lost its key.
+            return Ok(doc);
+        }
         let config = aws::for_run(&self.config, doc.id);
         let iam = aws_sdk_iam::Client::new(&config);
         let Some(user) = doc.user.clone().or_else(|| doc.target.user.clone()) else {

@@ -5,26 +5,33 @@
 //! of an hour late, so for the second the machine waits that long and comes back. What is odd becomes an incident,
 //! and by default a person decides.
 
+use std::time::Duration;
+
 use aws_types::SdkConfig;
 use facts::{switch, trail};
 use jiff::Timestamp;
 use keywheel::clock::{after, wait_time};
 use keywheel::decide::making::{self, SHOWN_LATE, Usual};
+use keywheel::emergency::Emergency;
 use keywheel::incident::Course;
 use keywheel::making::Made;
 use keywheel::{Alert, Context, Step, StepError, aws};
 use tracing::{info, warn};
 
+/// Over how many seconds the looks into the history are spread.
+const SPREAD: u8 = 180;
+
 /// The step.
 pub struct Watch {
     config: SdkConfig,
-    create_role: String,
+    create_roles: Vec<String>,
 }
 
 impl Watch {
-    /// A step that calls AWS with `config`; `create_role` is the ARN of the role that makes keys for Keywheel.
-    pub fn new(config: SdkConfig, create_role: String) -> Self {
-        Self { config, create_role }
+    /// A step that calls AWS with `config`; `create_roles` are the ARNs of the roles that make keys for Keywheel in
+    /// this account, of whatever stage.
+    pub fn new(config: SdkConfig, create_roles: Vec<String>) -> Self {
+        Self { config, create_roles }
     }
 }
 
@@ -38,7 +45,7 @@ impl Step for Watch {
     async fn run(&self, mut alert: Alert, ctx: &Context) -> Result<Alert, StepError> {
         let made = alert.made.clone();
         let made = made.ok_or_else(|| StepError::BadInput("the alert names no key that was made".into()))?;
-        if let Some(why) = making::usual(&made, &self.create_role, alert.own_account()) {
+        if let Some(why) = making::usual(&made, &self.create_roles, alert.own_account()) {
             return Ok(settled(alert, &made, why));
         }
         let now = ctx.clock.now();
@@ -47,20 +54,24 @@ impl Step for Watch {
             if self.is_managed(&config, &made).await? {
                 let odd = making::of_a_managed_user(&made);
                 info!(rotation.id = %alert.id, key.id = %made.key, "{}", odd.reason);
-                alert.open_odd(&made, odd);
+                // One key, one incident, whatever the policy says.
+                alert.open_odd(&made, odd, &Emergency::default(), now);
                 return Ok(alert);
             }
-            alert.wait_until = Some(wait_time(after(made.at, SHOWN_LATE)));
+            // Those of one burst wake one after another: all of them share two lookups a second.
+            let spread = Duration::from_secs(u64::from(alert.id.spread(SPREAD)));
+            alert.wait_until = Some(wait_time(after(made.at, SHOWN_LATE + spread)));
         }
         if alert.wait_until.is_some_and(|until| now < until) {
             return Ok(alert);
         }
-        let usual = usual(&config, ctx, &alert).await;
+        let policy = policy(&config, ctx, &alert).await;
+        let usual = policy.key_making;
         let others = history(&config, &made, usual, now).await?;
         match making::burst(&made, &others, usual) {
             Some(odd) => {
                 warn!(rotation.id = %alert.id, key.id = %made.key, "{}", odd.reason);
-                alert.open_odd(&made, odd);
+                alert.open_odd(&made, odd, &policy, now);
                 Ok(alert)
             }
             None => Ok(settled(alert, &made, "no more keys were made than is usual")),
@@ -76,13 +87,13 @@ impl Watch {
     }
 }
 
-/// How many keys are usual, by the emergency policy; what it would say where it cannot be read is the careful value.
-async fn usual(config: &SdkConfig, ctx: &Context, alert: &Alert) -> Usual {
+/// The emergency policy; where it cannot be read, what holds without one.
+async fn policy(config: &SdkConfig, ctx: &Context, alert: &Alert) -> Emergency {
     match switch::emergency(&aws_sdk_ssm::Client::new(config), &ctx.stage).await {
-        Ok(policy) => policy.key_making,
+        Ok(policy) => policy,
         Err(error) => {
             warn!(rotation.id = %alert.id, "The emergency policy could not be read, so what is usual by default is: {error}");
-            Usual::default()
+            Emergency::default()
         }
     }
 }
@@ -98,7 +109,10 @@ async fn history(
         .map_or_else(|| config.clone(), |region| aws::in_region(config, region));
     let span = usual.span();
     let since = made.at.checked_sub(span).unwrap_or(made.at);
-    trail::made_between(&aws_sdk_cloudtrail::Client::new(&config), since, after(made.at, span).min(now)).await
+    let trail = aws_sdk_cloudtrail::Client::new(&config);
+    // More than enough is enough: of a burst the first page tells.
+    let enough = |others: &[Made]| making::burst(made, others, usual).is_some();
+    trail::made_between(&trail, since, after(made.at, span).min(now), enough).await
 }
 
 fn settled(mut alert: Alert, made: &Made, why: &str) -> Alert {

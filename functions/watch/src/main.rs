@@ -5,6 +5,8 @@ use keywheel::{aws, serve};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), serve::Error> {
     serve::init_tracing();
-    let create_role = serve::setting("KEYWHEEL_CREATE_ROLE_ARN")?;
-    serve::run(watch::Watch::new(aws::lambda_config(), create_role)).await
+    let mut create_roles = vec![serve::setting("KEYWHEEL_CREATE_ROLE_ARN")?];
+    let others = serve::optional_setting("KEYWHEEL_OTHER_CREATE_ROLE_ARNS").unwrap_or_default();
+    create_roles.extend(others.split(',').filter(|role| !role.is_empty()).map(str::to_owned));
+    serve::run(watch::Watch::new(aws::lambda_config(), create_roles)).await
 }

@@ -46,7 +46,10 @@ pub(super) fn fill(template: &Value, input: &Value, context: &Value) -> Value {
             let fill = |(name, value): (&String, &Value)| match name.strip_suffix(".$") {
                 Some(name) => {
                     let path = value.as_str().unwrap();
-                    let value = select(path, input, context);
+                    let value = match path.strip_prefix("States.") {
+                        Some(call) => Some(intrinsic(call, input, context)),
+                        None => select(path, input, context),
+                    };
                     (name.to_owned(), value.unwrap_or_else(|| panic!("States.Runtime: nothing at {path}")))
                 }
                 None => (name.clone(), fill(value, input, context)),
@@ -56,6 +59,16 @@ pub(super) fn fill(template: &Value, input: &Value, context: &Value) -> Value {
         Value::Array(items) => items.iter().map(|item| fill(item, input, context)).collect(),
         plain => plain.clone(),
     }
+}
+
+/// The one intrinsic function that the machines use.
+fn intrinsic(call: &str, input: &Value, context: &Value) -> Value {
+    let arguments = call.strip_prefix("ArrayContains(").and_then(|rest| rest.strip_suffix(')'));
+    let arguments = arguments.unwrap_or_else(|| panic!("States.{call} is not known to the walker"));
+    let (array, wanted) = arguments.split_once(", ").unwrap();
+    let array = select(array, input, context).unwrap_or_else(|| panic!("States.Runtime: nothing at {array}"));
+    let wanted: Value = serde_json::from_str(wanted).unwrap();
+    array.as_array().unwrap().contains(&wanted).into()
 }
 
 /// What a state is given: its Parameters, or its input.

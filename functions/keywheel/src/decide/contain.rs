@@ -91,6 +91,9 @@ pub enum Decision {
     AskAgain(String),
 }
 
+/// How often a record that cannot be read is asked for in all: with the machine's pauses, over some hours.
+pub const ASK_FOR_RECORD: u32 = 20;
+
 /// What of the facts could not be read though it might have spoken against containment; the incident says so.
 pub fn unread(facts: &Facts) -> Vec<String> {
     let mut notes = Vec::new();
@@ -120,13 +123,29 @@ pub fn decide(facts: &Facts, incident: &Incident) -> Decision {
             Kept::Is(record) if record.state != RecordState::Cleared => {}
             // A person has called it a false alarm, or nobody ever called it a leak.
             Kept::Is(_) | Kept::None => return leave(not_known_as_leaked(incident), false),
-            // Whether it leaked is not known, and somebody wanted it Active: for a person.
+            // Whether it leaked is not known, and whoever has it wanted it Active: asked again, and people are told. Only
+            // what nobody will ever read is left to them.
+            Kept::Unread(why) if incident.tries < ASK_FOR_RECORD => return Decision::AskAgain(why.clone()),
             Kept::Unread(why) => return leave(unread_record(incident, why), true),
         },
         class => return leave(not_a_users_key(class), true),
     }
     if let Some(record) = facts.record.known().filter(|record| record.is_cleared(facts.now)) {
         return leave(cleared(incident, record), true);
+    }
+    // A switch that is not there is that of a fresh installation; one that cannot be read stops nothing.
+    let switch = match facts.switch {
+        Kept::Is(switch) => switch,
+        Kept::None => Containment::Page,
+        Kept::Unread(_) => Containment::On,
+    };
+    if class == Class::OddKeyMaking {
+        let user = if let Owner::Is(user) = &facts.owner { Some(user) } else { target.user.as_ref() };
+        let policy = facts.emergency.known().map_or_else(Emergency::default, Emergency::clone);
+        // Nothing would be done with the switch on either. What was made is told, whether or not it is still there.
+        if policy.response(target, user.map(UserName::as_str)) == Response::Page {
+            return leave(odd_making(incident), switch != Containment::Off);
+        }
     }
     let known = matches!(facts.owner, Owner::Is(_) | Owner::Unreached(_));
     if let Some(account) = facts.account.as_deref().filter(|_| !known) {
@@ -145,12 +164,6 @@ pub fn decide(facts: &Facts, incident: &Incident) -> Decision {
         Decision::Contain(user) | Decision::Try(user, _) => Some(user.as_str()),
         _ => None,
     };
-    // A switch that is not there is that of a fresh installation; one that cannot be read stops nothing.
-    let switch = match facts.switch {
-        Kept::Is(switch) => switch,
-        Kept::None => Containment::Page,
-        Kept::Unread(_) => Containment::On,
-    };
     let response = match &facts.emergency {
         // A person asks for this very key, and has decided.
         _ if target.source == Source::Keywheel && !incident.reported => Response::Now,
@@ -158,10 +171,6 @@ pub fn decide(facts: &Facts, incident: &Incident) -> Decision {
         // What was there to delay it, where it cannot be read, is not known; a mere suspicion is still one.
         Kept::None | Kept::Unread(_) => Emergency::default().response(target, user),
     };
-    // Nothing would be done with the switch on either.
-    if class == Class::OddKeyMaking && response == Response::Page {
-        return leave(odd_making(incident), switch != Containment::Off);
-    }
     if switch != Containment::On {
         return leave(switched_off(incident, switch, response), switch == Containment::Page);
     }
@@ -171,18 +180,18 @@ pub fn decide(facts: &Facts, incident: &Incident) -> Decision {
     let most =
         facts.emergency.known().map_or_else(|| Emergency::default().max_contain, |policy| policy.max_contain);
     // A sender that floods may flood what counts as well: not knowing holds.
-    if incident.reported && facts.lately.is_none_or(|lately| lately > most) {
+    if incident.is_braked_yet() && facts.lately.is_none_or(|lately| lately > most) {
         return leave(braked(incident, facts.lately, most), true);
     }
     let open = incident.bound.is_none_or(|bound| facts.now < bound);
     match response {
         Response::Page => return leave(paged(incident), true),
         Response::After(minutes) if open => {
-            let bound = incident.bound.unwrap_or_else(|| wait_time(after(facts.now, minutes.get())));
+            let bound = incident.bound.unwrap_or_else(|| wait_time(after(incident.started, minutes.get())));
             return Decision::Delay(bound);
         }
         Response::ReplaceFirst(minutes) if open && !facts.replaced && incident.has_key() => {
-            let bound = incident.bound.unwrap_or_else(|| wait_time(after(facts.now, minutes.get())));
+            let bound = incident.bound.unwrap_or_else(|| wait_time(after(incident.started, minutes.get())));
             return Decision::ReplaceFirst(bound);
         }
         _ => {}
@@ -261,11 +270,15 @@ fn switched_off(incident: &Incident, switch: Containment, response: Response) ->
         }
     };
     let key = incident.credential();
+    let reported = if incident.target.class == Class::OddKeyMaking {
+        incident.reason.clone()
+    } else {
+        format!("{key} of {} is reported as leaked.", incident.user_name())
+    };
     Why::new(
         "NotSwitchedOn",
         format!(
-            "{key} of {} is reported as leaked. Containment is {switch}, so nothing was changed; switched on, Keywheel would {would}.",
-            incident.user_name()
+            "{reported} Containment is {switch}, so nothing was changed; switched on, Keywheel would {would}."
         ),
         format!("`keywheel containment on` switches it on; `keywheel revoke {key}` contains this one then."),
     )

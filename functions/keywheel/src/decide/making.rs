@@ -71,12 +71,13 @@ pub struct Odd {
     pub reason: String,
 }
 
-/// Why nobody needs to look at the making of a key, where that is known without asking.
+/// Why nobody needs to look at the making of a key, where that is known without asking. `create_roles` make keys for
+/// Keywheel: this installation's, and those of other stages in the same account.
 ///
 /// CloudTrail itself names the role whose session asked, so nobody else can pass for ours; a User-Agent or the name
 /// of a session anybody may choose.
-pub fn usual(made: &Made, create_role: &str, own_account: &str) -> Option<&'static str> {
-    if made.by.as_deref() == Some(create_role) {
+pub fn usual(made: &Made, create_roles: &[String], own_account: &str) -> Option<&'static str> {
+    if create_roles.iter().any(|role| made.by.as_ref() == Some(role)) {
         return Some("a run of ours has made it");
     }
     let elsewhere = made.account.as_deref().is_some_and(|account| account != own_account);
@@ -158,15 +159,19 @@ mod tests {
     #[test]
     fn only_the_role_itself_passes_for_ours() {
         let own = "111122223333";
-        assert!(usual(&made(1, 0, Some(ROLE)), ROLE, own).is_some());
+        let (prod, test) = (ROLE.to_owned(), ROLE.replace("prod", "test"));
+        let roles = [prod, test.clone()];
+        assert!(usual(&made(1, 0, Some(ROLE)), &roles, own).is_some());
+        assert!(usual(&made(1, 0, Some(&test)), &roles, own).is_some());
+        assert_eq!(usual(&made(1, 0, Some(&test)), &roles[..1], own), None);
         let session = "arn:aws:sts::111122223333:assumed-role/keywheel-prod-create-key/x";
         for by in [Some(ADMIN), Some(session), None] {
-            assert_eq!(usual(&made(1, 0, by), ROLE, own), None, "{by:?}");
+            assert_eq!(usual(&made(1, 0, by), &roles, own), None, "{by:?}");
         }
         let elsewhere = Made { account: Some("999988887777".into()), ..made(1, 0, Some(ADMIN)) };
-        assert!(usual(&elsewhere, ROLE, own).is_some());
+        assert!(usual(&elsewhere, &roles, own).is_some());
         // Whose it is, is not known: not a reason to look away.
-        assert_eq!(usual(&Made { account: None, ..elsewhere }, ROLE, own), None);
+        assert_eq!(usual(&Made { account: None, ..elsewhere }, &roles, own), None);
     }
 
     #[test]

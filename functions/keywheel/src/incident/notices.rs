@@ -9,6 +9,7 @@ use super::{Alert, Incident, Phase, Way};
 use crate::ids::RunId;
 use crate::notice::{Notice, NoticeKind, Outbox, subject};
 use crate::rotation::{Delivery, Outcome};
+use crate::triage::Class;
 
 /// How long the last notices of an incident are tried.
 const PATIENCE: Duration = Duration::from_hours(24);
@@ -28,11 +29,24 @@ impl Incident {
         }
     }
 
+    /// Why anybody is told at all.
+    fn reported(&self) -> String {
+        let (key, user) = (self.credential(), self.user_name());
+        if self.target.class == Class::OddKeyMaking {
+            return self.reason.clone();
+        }
+        let source = format!("{} says so ({:?})", name(self.target.source), self.target.severity);
+        format!("Key {key} of {user} is reported as leaked: {source}.")
+    }
+
     fn sentence(&self, kind: NoticeKind) -> String {
         let (key, user) = (self.credential(), self.user_name());
-        let source = format!("{} says so ({:?})", name(self.target.source), self.target.severity);
         match kind {
             NoticeKind::Contained => self.contained(),
+            NoticeKind::NotContained if self.target.class == Class::RevokeAgainIfLeaked => format!(
+                "Key {key} of {user} was made Active, and it is not contained yet: {}. Whether it is one that leaked may not be known. Keywheel keeps trying; if it leaked: `keywheel revoke {key}`.",
+                self.failed.last().map_or("", String::as_str)
+            ),
             NoticeKind::NotContained => {
                 let gap = if self.denied {
                     " The user is denied everything meanwhile."
@@ -52,10 +66,15 @@ impl Incident {
                     ""
                 };
                 format!(
-                    "Key {key} of {user} is reported as leaked: {source}. By the policy it is made Inactive at {until}.{first} `keywheel incident {} --false-alarm --reason …` stops that.",
+                    "{} By the policy key {key} is made Inactive at {until}.{first} `keywheel incident {} --false-alarm --reason …` stops that.",
+                    self.reported(),
                     self.id
                 )
             }
+            NoticeKind::Stuck => format!(
+                "Nothing is contained, and user {user} is STILL DENIED EVERYTHING: {}. Keywheel keeps trying to take that off; by hand: `aws iam delete-user-policy --user-name {user} --policy-name keywheel-stop-gap-{key}`.",
+                self.failed.last().map_or("", String::as_str)
+            ),
             NoticeKind::SessionsNotDenied => format!(
                 "Key {key} of {user} is Inactive, and the sessions that it has minted could NOT be denied: {}. They live up to 36 hours. Keywheel keeps trying.",
                 self.failed.last().map_or("no policy of the user has room", String::as_str)
@@ -89,7 +108,9 @@ impl Incident {
         let (key, user) = (self.credential(), self.user_name());
         let source = format!("{} says so ({:?})", name(self.target.source), self.target.severity);
         let at = self.contained_at.map_or_else(String::new, |at| format!(" since {at}"));
-        let what = if self.has_key() {
+        let what = if self.target.class == Class::OddKeyMaking {
+            format!("{} By the policy key {key} of {user} is Inactive{at}.", self.reason)
+        } else if self.has_key() {
             format!("Key {key} of {user} leaked: {source}. It is Inactive{at}.")
         } else {
             format!("A session of {user} leaked: {source}.")

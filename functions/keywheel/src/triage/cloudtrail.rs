@@ -49,13 +49,20 @@ pub(super) fn made(detail: Fields<'_>) -> Option<Made> {
     })
 }
 
-/// The ARN of who called; of a role's session the role's, whatever the session is called.
+/// The ARN of who called; of a role's session the role's, whatever the session is called. It is repeated to people, so
+/// it must be nothing but an ARN: a path may hold anything, and whoever has such a one goes by its unique id.
 fn principal(caller: Fields<'_>) -> Option<String> {
     let issuer = caller.get("sessionContext").and_then(|session| session.get("sessionIssuer"));
-    let arn = issuer.and_then(|issuer| issuer.text("arn")).or_else(|| caller.text("arn"))?;
-    // It is repeated to people, so it must be nothing but an ARN.
+    let text = |name| issuer.and_then(|issuer| issuer.text(name)).or_else(|| caller.text(name));
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@:/_-".contains(&byte);
-    (arn.starts_with("arn:") && arn.len() <= 700 && arn.bytes().all(plain)).then(|| arn.to_owned())
+    let arn = text("arn").filter(|arn| arn.starts_with("arn:") && arn.len() <= 700 && arn.bytes().all(plain));
+    // Of a role's session it is followed by the session's name, which anybody chooses.
+    let id = || text("principalId").and_then(|id| id.split(':').next()).filter(|id| is_unique_id(id));
+    arn.or_else(id).map(str::to_owned)
+}
+
+fn is_unique_id(id: &str) -> bool {
+    (16..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 struct Record<'a> {

@@ -152,7 +152,13 @@ fn a_key_that_was_made_active_is_contained_if_it_is_known_to_have_leaked() {
     let key = incident(Class::RevokeAgainIfLeaked);
     let with = |record| Facts { record, ..facts() };
     leaves(&with(Kept::None), &key, "NotLeaked", false);
-    leaves(&with(Kept::Unread("no".into())), &key, "RecordUnreadable", true);
+    // Asked again for as long as somebody may still read it.
+    let unread = with(Kept::Unread("no".into()));
+    let tried = |tries| Incident { tries, ..key.clone() };
+    for tries in [0, ASK_FOR_RECORD - 1] {
+        assert_eq!(decide(&unread, &tried(tries)), Decision::AskAgain("no".into()));
+    }
+    leaves(&unread, &tried(ASK_FOR_RECORD), "RecordUnreadable", true);
     // Called a false alarm, it never leaked, whether the clearance still holds or not.
     for until in [at(9), at(0)] {
         leaves(&with(Kept::Is(record(RecordState::Cleared, Some(until)))), &key, "NotLeaked", false);
@@ -244,14 +250,15 @@ fn other_credentials_are_told_by_their_names() {
 fn a_bound_is_set_once_and_its_end_is_containment() {
     let after = Facts { emergency: policy("{\"rules\": [{\"then\": {\"after\": 10}}]}"), ..facts() };
     let mut key = incident(Class::RevokeUserKey);
-    assert_eq!(decide(&after, &key), Decision::Delay(at(601)));
+    // From when the event arrived: a try that comes late gives nobody more time.
+    assert_eq!(decide(&after, &key), Decision::Delay(at(600)));
     key.bound = Some(at(601));
     assert_eq!(decide(&Facts { now: at(600), ..after.clone() }, &key), Decision::Delay(at(601)));
     assert_eq!(decide(&Facts { now: at(601), ..after }, &key), Decision::Contain(user("owner")));
 
     let first = Facts { emergency: policy("{\"rules\": [{\"then\": {\"replace_first\": 10}}]}"), ..facts() };
     let mut key = incident(Class::RevokeUserKey);
-    assert_eq!(decide(&first, &key), Decision::ReplaceFirst(at(601)));
+    assert_eq!(decide(&first, &key), Decision::ReplaceFirst(at(600)));
     key.bound = Some(at(601));
     assert_eq!(decide(&Facts { now: at(300), ..first.clone() }, &key), Decision::ReplaceFirst(at(601)));
     for over in [Facts { replaced: true, now: at(300), ..first.clone() }, Facts { now: at(601), ..first }] {
@@ -289,6 +296,15 @@ fn odd_key_making_is_told_and_contained_only_where_the_policy_says_so() {
     let with = |switch| Facts { switch: Kept::Is(switch), ..facts() };
     leaves(&with(Containment::Page), &odd, "OddKeyMaking", true);
     leaves(&with(Containment::Off), &odd, "OddKeyMaking", false);
+    // What their owner wrote for leaks is not meant.
+    for rule in [
+        r#"{"then": {"after": 5}}"#,
+        r#"{"user": "*", "then": {"replace_first": 10}}"#,
+        r#"{"source": "cloudtrail", "then": "now"}"#,
+    ] {
+        let emergency = policy(&format!("{{\"rules\": [{rule}]}}"));
+        leaves(&Facts { emergency, ..facts() }, &odd, "OddKeyMaking", true);
+    }
     let emergency = policy(r#"{"rules": [{"class": "ODD_KEY_MAKING", "then": "now"}]}"#);
     let contain = Facts { emergency, ..facts() };
     assert_eq!(decide(&contain, &odd), Decision::Contain(user("owner")));
