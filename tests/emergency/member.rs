@@ -127,10 +127,12 @@ async fn a_session_of_another_account_is_not_taken_for_that_of_a_user_of_the_sam
         }
         let alarm = world.alarm(finding_in(MEMBER, session, USER)).await;
         assert_ours_untouched(&world);
-        match members {
-            false => alarm.incident().expect(Outcome::Blocked, "ForeignAccount"),
-            true => alarm.incident().expect(Outcome::Contained, "SessionDenied"),
+        let (outcome, why) = if members {
+            (Outcome::Contained, "SessionDenied")
+        } else {
+            (Outcome::Blocked, "ForeignAccount")
         };
+        alarm.incident().expect(outcome, why);
         let put = writes(&world).iter().filter(|name| *name == "iam:PutUserPolicy").count();
         assert_eq!(put, usize::from(members), "members: {members}");
     }

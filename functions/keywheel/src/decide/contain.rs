@@ -153,12 +153,11 @@ pub fn decide(facts: &Facts, incident: &Incident) -> Decision {
     }
     let owner = match (&facts.owner, &target.user) {
         (Owner::Is(user), _) => Decision::Contain(user.clone()),
-        (Owner::Unreached(why), _) => Decision::AskAgain(why.clone()),
         (Owner::None, _) => return leave(no_such_key(incident), true),
         (Owner::Unread(why), Some(user)) if incident.has_key() => {
             Decision::Try(user.clone(), format!("IAM did not tell the owner: {why}"))
         }
-        (Owner::Unread(why), _) => Decision::AskAgain(why.clone()),
+        (Owner::Unread(why) | Owner::Unreached(why), _) => Decision::AskAgain(why.clone()),
     };
     let user = match &owner {
         Decision::Contain(user) | Decision::Try(user, _) => Some(user.as_str()),
