@@ -116,6 +116,16 @@ impl Cloud {
         assert_eq!(sent.failed_entry_count(), 0);
     }
 
+    /// Thirty days cannot be waited for here: the record says that they have passed.
+    async fn thirty_days_pass(&self, key: &str) {
+        let name = format!("/keywheel/{}/incidents/{key}", self.stage);
+        let read = self.ssm.get_parameter().name(&name).send().await.unwrap();
+        let mut record: Value = serde_json::from_str(read.parameter().unwrap().value().unwrap()).unwrap();
+        record["at"] = json!(jiff::Timestamp::now() - jiff::SignedDuration::from_hours(31 * 24));
+        let call = self.ssm.put_parameter().name(&name).value(record.to_string()).overwrite(true);
+        call.r#type(aws_sdk_ssm::types::ParameterType::String).send().await.unwrap();
+    }
+
     /// The documents of the incidents about a key that have ended.
     async fn ended(&self, key: &str) -> Vec<Value> {
         let list = self.sfn.list_executions().state_machine_arn(&self.incidents).max_results(200);
@@ -318,13 +328,7 @@ async fn a_closed_leak_gives_its_slot_back_and_the_next_rotation_completes() {
     assert!(kept.code != Some(0) && kept.text.contains("EvidenceKept"), "{}", kept.text);
     assert_eq!(cloud.is_active(&user, &key).await, Some(false));
 
-    // Thirty days cannot be waited for here: the record says that they have passed.
-    let name = format!("/keywheel/{}/incidents/{key}", cloud.stage);
-    let read = cloud.ssm.get_parameter().name(&name).send().await.unwrap();
-    let mut record: Value = serde_json::from_str(read.parameter().unwrap().value().unwrap()).unwrap();
-    record["at"] = json!(jiff::Timestamp::now() - jiff::SignedDuration::from_hours(31 * 24));
-    let call = cloud.ssm.put_parameter().name(&name).value(record.to_string()).overwrite(true);
-    call.r#type(aws_sdk_ssm::types::ParameterType::String).send().await.unwrap();
+    cloud.thirty_days_pass(&key).await;
     let current = cloud.current(&user).await;
     let freed = keywheel(&rotate);
     assert_eq!(freed.code, Some(0), "{}", freed.text);
@@ -332,4 +336,26 @@ async fn a_closed_leak_gives_its_slot_back_and_the_next_rotation_completes() {
     let rotated = keywheel(&rotate);
     assert_eq!(rotated.code, Some(0), "{}", rotated.text);
     assert_ne!(cloud.current(&user).await, current);
+}
+
+#[tokio::test]
+async fn a_closed_leak_of_a_user_that_is_not_managed_is_deleted_when_somebody_says_so() {
+    let Some(cloud) = Cloud::here() else { return };
+    let user = cloud.user("unmanaged").await;
+    let (key, _) = cloud.key(&user).await;
+    let revoked = keywheel(&["revoke", &key, "--wait", "--yes"]);
+    assert_eq!(revoked.code, Some(0), "{}", revoked.text);
+    let close = ["incident", key.as_str(), "--close", "--yes"];
+    let early = keywheel(&close);
+    assert_eq!(early.code, Some(0), "{}", early.text);
+    assert!(early.json["kept"].to_string().contains("as evidence until"), "{}", early.text);
+    assert_eq!(cloud.is_active(&user, &key).await, Some(false));
+    cloud.thirty_days_pass(&key).await;
+    let asked = keywheel(&close[..3]);
+    assert!(asked.json["kept"].to_string().contains("--close --yes"), "{}", asked.text);
+    assert_eq!(cloud.is_active(&user, &key).await, Some(false), "nobody has said so");
+    let deleted = keywheel(&close);
+    assert_eq!(deleted.code, Some(0), "{}", deleted.text);
+    assert_eq!((&deleted.json["deleted"], cloud.is_active(&user, &key).await), (&json!([key]), None));
+    assert_eq!(keywheel(&close).code, Some(0), "said again");
 }

@@ -42,7 +42,8 @@ Examples:
 
 --false-alarm makes the key Active again and lifts what denies its sessions; until --for has
 passed, reports of this key only page. Where the key was not contained yet, it is left Active.
---close says that everything was dealt with. Run again after an interruption, both go on."))]
+--close says that everything was dealt with; with --yes, run after the 30 days of evidence, it deletes
+the key of a user that is not managed. Run again after an interruption, both go on."))]
 pub(crate) struct IncidentArgs {
     /// The incident's id or an access key id; without it, all are listed
     #[arg(value_name = "ID")]
@@ -59,6 +60,9 @@ pub(crate) struct IncidentArgs {
     /// Everything was dealt with
     #[arg(long)]
     pub(crate) close: bool,
+    /// With --close: delete a key that nobody manages, once its evidence time is over
+    #[arg(long, short, requires = "close")]
+    pub(crate) yes: bool,
     /// Where the key is another account's: a role there that you may assume
     #[arg(long, value_name = "ARN", requires = "id")]
     pub(crate) role: Option<String>,

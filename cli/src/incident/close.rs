@@ -1,14 +1,15 @@
 //! `keywheel incident ID --close`: everything was dealt with.
 //!
-//! Nothing is deleted here. Closed, and 30 days after it was contained, the key is one that may be deleted: of a
-//! managed user by the first run that finds it, after a full grace.
+//! Closed, and 30 days after it was contained, the key is one that may be deleted: of a managed user by the first run
+//! that finds it, after a full grace; of any other user here, by whoever says so.
 
 use facts::secrets::CURRENT;
 use jiff::Timestamp;
-use keywheel::AccessKeyId;
 use keywheel::clock::after;
+use keywheel::decide::delete::kept_as_evidence;
 use keywheel::incident::{EVIDENCE, Record, RecordState};
 use keywheel::key::{self, KeyFacts};
+use keywheel::{AccessKeyId, StepError};
 use serde_json::json;
 
 use super::read::Subject;
@@ -20,7 +21,7 @@ use crate::place::Place;
 use crate::time;
 
 /// Closes the incident. Run again, it changes nothing.
-pub(super) async fn run(place: &Place, out: &Out, subject: &Subject) -> Result<Exit> {
+pub(super) async fn run(place: &Place, out: &Out, subject: &Subject, delete: bool) -> Result<Exit> {
     let records: Vec<&Record> = subject.keys.iter().filter_map(|key| subject.record(key)).collect();
     let Some(first) = records.first() else { return Err(nothing_contained(subject)) };
     let user = &first.user;
@@ -36,17 +37,33 @@ pub(super) async fn run(place: &Place, out: &Out, subject: &Subject) -> Result<E
         may_close(record, &listed, &held)?;
     }
     let now = Timestamp::now();
-    let mut changed = false;
+    let (mut changed, mut deleted, mut stays) = (false, Vec::new(), Vec::new());
     for record in &records {
+        let mut kept = (*record).clone();
         if record.state != RecordState::Closed {
             let closed = closed(record, &place.caller, now);
             facts::switch::keep(&place.ssm(), &place.stage, &closed).await?;
             changed = true;
+            kept = closed;
         }
         let said = if record.state == RecordState::Closed { "was closed already" } else { "is closed" };
         out.line(&format!("The incident of key {} of {user} {said}.", record.key));
         let there = key::find(&listed, &record.key).is_some();
-        out.lines(&afterwards(record, there, managed.as_ref()));
+        if !there || managed.is_some() {
+            out.lines(&afterwards(record, there, managed.as_ref()));
+            continue;
+        }
+        match delete_or_keep(place, &kept, delete).await? {
+            None => {
+                out.line(&format!("  Deleted key {} of {user}.", record.key));
+                deleted.push(&record.key);
+            }
+            Some(why) => {
+                out.lines(&afterwards(record, there, None));
+                out.line(&format!("  Not deleted: {why}."));
+                stays.push(why);
+            }
+        }
     }
     out.json(&json!({
         "incident": subject.id(),
@@ -54,9 +71,28 @@ pub(super) async fn run(place: &Place, out: &Out, subject: &Subject) -> Result<E
         "keys": records.iter().map(|record| &record.key).collect::<Vec<_>>(),
         "state": "closed",
         "evidence_until": records.iter().map(|record| after(record.at, EVIDENCE)).max(),
-        "changed": changed,
+        "changed": changed || !deleted.is_empty(),
+        "deleted": deleted,
+        "kept": stays,
     }));
     Ok(Exit::Done)
+}
+
+/// Deletes a key of a user that is not managed, where its evidence time is over and somebody has said so; else why it
+/// stays. All that speaks for it is read anew: nobody brings a deleted key back.
+async fn delete_or_keep(place: &Place, record: &Record, delete: bool) -> Result<Option<String>> {
+    let (iam, user, key) = (place.iam(), &record.user, &record.key);
+    let last_use = facts::iam::last_use(&iam, key).await.ok();
+    let listed = facts::iam::keys(&iam, user).await?;
+    let kept = kept_as_evidence(record, &listed, last_use.as_ref(), Timestamp::now());
+    if kept.is_some() || !delete {
+        let over =
+            || format!("its evidence time is over: `keywheel incident {key} --close --yes` deletes it");
+        return Ok(Some(kept.unwrap_or_else(over)));
+    }
+    let call = iam.delete_access_key().user_name(user.as_str()).access_key_id(key.as_str());
+    call.send().await.map_err(|error| StepError::from_sdk("iam:DeleteAccessKey", &error))?;
+    Ok(None)
 }
 
 fn nothing_contained(subject: &Subject) -> Trouble {
@@ -128,7 +164,7 @@ fn afterwards(record: &Record, there: bool, managed: Option<&Managed>) -> Vec<St
             managed.secret.name
         ),
         None => format!(
-            "  The user is not managed, so nobody else deletes it then: `aws iam delete-access-key --user-name {user} --access-key-id {key}`."
+            "  User {user} is not managed, so nobody else deletes it then: `keywheel incident {key} --close --yes`."
         ),
     });
     lines
@@ -178,7 +214,7 @@ mod tests {
         let lines = afterwards(&record, true, Some(&managed())).join("\n");
         assert!(lines.contains("2026-04-01 09:00:02 UTC"), "{lines}");
         assert!(lines.contains(&format!("--secret app/mail --retire {KEY}")), "{lines}");
-        assert!(afterwards(&record, true, None)[1].contains("aws iam delete-access-key"));
+        assert!(afterwards(&record, true, None)[1].contains("--close --yes"));
         assert!(afterwards(&record, false, None)[0].contains("gone"));
     }
 }

@@ -41,7 +41,7 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &IncidentArgs) -> Result
     let place = &entered;
     match clearance {
         Some(clearance) => alarm::run(place, out, &subject, &clearance).await,
-        None if args.close => close::run(place, out, &subject).await,
+        None if args.close => close::run(place, out, &subject, args.yes).await,
         None => {
             let exit = show::run(place, out, &subject).await?;
             if let Some(file) = &args.html {

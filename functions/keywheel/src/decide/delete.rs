@@ -114,5 +114,35 @@ pub fn decide(facts: &Facts, run: &Run<'_>) -> Delete {
     }
 }
 
+/// Why a leaked key that no run looks after may not be deleted yet; `None` where it may: closed, Inactive, past its
+/// evidence time and unused in it.
+pub fn kept_as_evidence(
+    record: &Record,
+    keys: &[KeyFacts],
+    last_use: Option<&LastUse>,
+    now: Timestamp,
+) -> Option<String> {
+    let key = &record.key;
+    if record.state != RecordState::Closed {
+        return Some(format!("the incident of key {key} is not closed"));
+    }
+    match key::find(keys, key) {
+        None => return Some(format!("key {key} is gone already")),
+        Some(found) if found.is_active() => return Some(format!("key {key} is Active")),
+        Some(_) => {}
+    }
+    let until = after(record.at, EVIDENCE);
+    if now < until {
+        return Some(format!("key {key} is kept as evidence until {until}"));
+    }
+    match last_use {
+        None => Some(format!("the last use of key {key} could not be read")),
+        Some(LastUse { at: Some(at), .. }) if *at > after(record.at, DIES_LATE) => Some(format!(
+            "key {key} was used at {at}, after it had been made Inactive: somebody still has it, or needs it"
+        )),
+        Some(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests;

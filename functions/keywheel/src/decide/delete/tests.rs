@@ -132,3 +132,41 @@ fn the_only_way_back_stays_while_the_current_key_does_not_work() {
         }
     }
 }
+
+#[test]
+fn a_leaked_key_that_no_run_looks_after_goes_only_when_its_evidence_time_has_passed_without_use() {
+    let record = |state| Record {
+        schema: 1,
+        key: OLD.parse().unwrap(),
+        user: "svc".parse().unwrap(),
+        account: None,
+        incident: crate::RunId::random(),
+        at: at(D),
+        state,
+        until: None,
+        note: None,
+    };
+    let closed = record(RecordState::Closed);
+    let over = D + i64::try_from(EVIDENCE.as_secs()).unwrap();
+    let inactive = facts(over, Some(KeyStatus::Inactive), None).keys;
+    let used = |second: Option<i64>| LastUse { at: second.map(at), service: None, region: None };
+    let why = |record: &Record, keys: &[KeyFacts], last_use: Option<LastUse>, now: i64| {
+        kept_as_evidence(record, keys, last_use.as_ref(), at(now))
+    };
+    for before in [None, Some(D - 1), Some(D + 15)] {
+        assert_eq!(why(&closed, &inactive, Some(used(before)), over), None);
+    }
+    let says = |kept: Option<String>, words: &str| {
+        assert!(kept.as_ref().is_some_and(|kept| kept.contains(words)), "{kept:?}");
+    };
+    says(why(&closed, &inactive, Some(used(None)), over - 1), "as evidence until");
+    says(why(&closed, &inactive, Some(used(Some(D + 16))), over), "was used at");
+    says(why(&closed, &inactive, None, over), "could not be read");
+    for state in [RecordState::Contained, RecordState::Cleared] {
+        says(why(&record(state), &inactive, Some(used(None)), over), "not closed");
+    }
+    let active = facts(over, Some(KeyStatus::Active), None).keys;
+    says(why(&closed, &active, Some(used(None)), over), "is Active");
+    let gone = facts(over, None, None).keys;
+    says(why(&closed, &gone, Some(used(None)), over), "gone already");
+}
