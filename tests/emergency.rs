@@ -21,6 +21,8 @@ mod member;
 mod policy;
 #[path = "emergency/replacement.rs"]
 mod replacement;
+#[path = "emergency/roles.rs"]
+mod roles;
 #[path = "emergency/sessions.rs"]
 mod sessions;
 #[path = "emergency/subjects.rs"]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use facts::switch;
 use keywheel::decide::contain::Kept;
-use keywheel::emergency::{Emergency, Response, Rule};
+use keywheel::emergency::{Emergency, Response, RoleSessions, Rule};
 use serde_json::{Value, json};
 
 use crate::args::{EmergencyAction, EmergencyArgs};
@@ -136,6 +136,13 @@ fn words(policy: &Emergency) -> Vec<String> {
         vec!["-".to_owned(), "everything else".to_owned(), response(Response::Now)],
     ];
     let mut lines = table(&std::iter::once(head).chain(rules).chain(rest).collect::<Vec<_>>());
+    let assumed = match policy.role_sessions {
+        RoleSessions::Page => "people are told which they are",
+        RoleSessions::Deny => {
+            "their roles deny them, where the parameter DenyRoleSessions of the stack is on"
+        }
+    };
+    lines.push(format!("Sessions of roles that were assumed with a leaked key: {assumed}."));
     lines.push("Rules that name no class are about leaks, and not about ODD_KEY_MAKING.".to_owned());
     lines.push(format!(
         "With more than {} incidents in ten minutes, reports over the bus are only paged.",

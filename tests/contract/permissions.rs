@@ -37,8 +37,12 @@ async fn seen_in_members(seen: &mut Seen) {
     const ACCOUNT: &str = "444455556666";
     for (attached, full) in [(0, false), (0, true), (10, true)] {
         let world = World::leaked();
+        world.emergency_policy(&json!({ "role_sessions": "deny" }));
         let key = world.member(ACCOUNT, "vendor");
         world.leak(&key);
+        let role = format!("arn:aws:iam::{ACCOUNT}:role/deploy");
+        world.fake.state().trail_assumed(&key, &role, "thief");
+        world.fake.state().their_roles.insert(format!("{ACCOUNT}/deploy"), [].into());
         if full {
             let kept = format!("{ACCOUNT}/vendor");
             world.fake.state().fill_inline(&kept, 100);
@@ -61,6 +65,9 @@ async fn seen_in_emergencies(seen: &mut Seen) {
     // A managed user's current key, replaced by a new one, and deleted when all is over.
     let world = World::leaked();
     let key = world.current_key();
+    world.emergency_policy(&json!({ "role_sessions": "deny" }));
+    world.fake.state().trail_assumed(&key, "arn:aws:iam::111122223333:role/deploy", "thief");
+    world.fake.state().their_roles.insert("deploy".into(), [].into());
     world.alarm(finding(&key, USER)).await;
     world.close(&key);
     tokio::time::sleep(hours(31 * 24)).await;

@@ -133,6 +133,12 @@ fn secrets_and_users_are_read_and_written_under_our_tags_or_described_only() {
             "Action": ["iam:AttachUserPolicy", "iam:DetachUserPolicy"],
             "Condition": { "ArnLike": { "iam:PolicyARN": denies } },
         }),
+        // Only where a parameter says so.
+        json!({
+            "Sid": "DenyRoles", "Effect": "Allow",
+            "Action": ["iam:GetRolePolicy", "iam:PutRolePolicy", "iam:DeleteRolePolicy"],
+            "Resource": { "!Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/*" },
+        }),
     ];
     for (name, (_, role)) in roles(&template) {
         let mut own = [of_service(role, "secretsmanager:"), of_service(role, "iam:")].concat();

@@ -173,7 +173,7 @@ async fn every_right_of_an_incidents_roles_is_missed_when_it_is_gone() {
     let mut functions = functions;
     functions.insert("watch".to_owned());
     // More incidents than the brake lets pass; it is no right that is to be missed.
-    let policy = json!({ "max_contain": 100_000, "key_making": { "more_than": 0, "minutes": 60 } });
+    let policy = json!({ "max_contain": 100_000, "key_making": { "more_than": 0, "minutes": 60 }, "role_sessions": "deny" });
     cloud.set_parameter("emergency", &policy.to_string()).await;
     every_right(&cloud, functions, &INCIDENTS).await;
     cloud.set_parameter("emergency", "{}").await;

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Delivery, Outcome};
 use serde_json::json;
-use support::alarm::{finding, made_active};
+use support::alarm::{finding, made_active, report};
 use support::faults::{Fault, Kind, Plan};
 use support::world::{USER, World, hours};
 
@@ -294,7 +294,7 @@ async fn p1_where_the_stop_gap_cannot_be_taken_off_nothing_goes_on_as_if_the_key
     let (alarm, ()) = tokio::join!(world.alarm(finding(&key, USER)), person);
     let incident = alarm.incident();
     incident.expect(Outcome::Blocked, "NotSwitchedOn");
-    assert!(incident.notice(NoticeKind::Stuck).contains(&format!("keywheel-stop-gap-{key}")));
+    assert!(incident.notice(NoticeKind::Stuck).contains(&format!("keywheel-stop-gap-{key}-")));
     assert_eq!(alarm.rotations.len(), 0, "nobody's key was taken away");
     assert!(world.is_active(&key) && world.current_key() == key);
     assert_eq!(world.policies(USER), Vec::<String>::new());
@@ -357,4 +357,66 @@ fn health<'a>(keys: impl Iterator<Item = &'a str>) -> serde_json::Value {
             "affectedAccount": "111122223333", "affectedEntities": entities,
         },
     })
+}
+
+/// Two reports of one key: what the one denies the user is not the other's to take off.
+#[tokio::test(start_paused = true)]
+async fn p3_an_incident_that_is_left_to_people_does_not_free_the_user_of_another() {
+    let world = World::leaked();
+    let key = world.current_key();
+    world.emergency_policy(&json!({"rules": [{"source": "health", "then": "page"}]}));
+    world.fake.state().denied.insert("iam:UpdateAccessKey".into());
+    let second = async {
+        tokio::time::sleep(minutes(2)).await;
+        // Its first try dies, for whatever reason.
+        let dead = Fault::on("iam:GetAccessKeyLastUsed", Kind::Throttled).times(40);
+        world.fake.state().standing = Plan::new([dead]);
+        let alarm = world.alarm(health([key.as_str()].into_iter())).await;
+        alarm.incident().expect(Outcome::Blocked, "ForAPerson");
+        assert!(world.fake.state().denies_keys(USER), "the first one's deny is gone");
+        world.fake.state().denied.clear();
+    };
+    let (alarm, ()) = tokio::join!(world.alarm(finding(&key, USER)), second);
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    assert_eq!(world.policies(USER), Vec::<String>::new());
+}
+
+/// The brake cannot count for a moment, after the key was made Inactive and the answer was lost.
+#[tokio::test(start_paused = true)]
+async fn a_report_whose_key_is_inactive_already_is_not_held_for_want_of_a_count() {
+    let world = World::leaked();
+    let key = world.current_key();
+    world.fake.state().standing = Plan::new([
+        Fault::on("iam:ListAccessKeys", Kind::Throttled).times(3),
+        Fault::within("Contain", 8, Kind::Throttled).times(3),
+    ]);
+    let alarm = world.alarm(report([key.as_str()])).await;
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    world.assert_replaced();
+}
+
+/// One credential waits for its policy's bound, and one for Notify; the third has nothing to do with that.
+#[tokio::test(start_paused = true)]
+async fn p3_no_credential_of_an_event_waits_for_another_one() {
+    let world = World::leaked();
+    let [patient, prompt] = ["patient", "prompt"].map(|name| {
+        let key = world.stranger(name);
+        world.leak(&key);
+        key
+    });
+    world.emergency_policy(&json!({"rules": [{"user": "patient", "then": {"after": 60}}]}));
+    world.fake.state().denied.extend(["states:StartExecution", "iam:UpdateAccessKey"].map(str::to_owned));
+    let mended = async {
+        tokio::time::sleep(minutes(5)).await;
+        world.fake.state().denied.remove("iam:UpdateAccessKey");
+        tokio::time::sleep(minutes(25)).await;
+        assert!(!world.is_active(&prompt), "it waits for the other one's bound");
+        assert!(world.is_active(&patient), "its people had an hour");
+        tokio::time::sleep(minutes(40)).await;
+        assert!(!world.is_active(&patient));
+        world.fake.state().denied.clear();
+    };
+    let event = health([patient.as_str(), prompt.as_str()].into_iter());
+    tokio::join!(world.alarm(event), mended);
+    world.assert_promises();
 }

@@ -148,3 +148,63 @@ async fn a_user_whose_policies_are_full_is_denied_by_a_managed_policy_of_its_own
     assert!(world.fake.state().managed.is_empty());
     world.assert_promises();
 }
+
+/// While IAM refuses there, the user is denied everything there, and a door that shuts meanwhile frees no key.
+#[tokio::test(start_paused = true)]
+async fn p3_while_iam_refuses_there_the_user_is_denied_everything_there_and_a_shut_door_ends_nothing() {
+    let (world, key) = leaked_in_a_member();
+    let theirs = format!("{MEMBER}/{USER}");
+    world.fake.state().denied.insert("iam:UpdateAccessKey".into());
+    let watch = async {
+        tokio::time::sleep(minutes(5)).await;
+        assert!(world.fake.state().denies_keys(&theirs));
+        assert!(!world.fake.state().denies_keys(USER), "a user of the same name here");
+        world.fake.state().open.clear();
+        tokio::time::sleep(minutes(60)).await;
+        assert!(world.is_active(&key) && on_topic(&world, NoticeKind::Ended) == 0, "given up");
+        assert!(world.fake.state().denies_keys(&theirs));
+        let mut state = world.fake.state();
+        state.open.insert(MEMBER.into());
+        state.denied.clear();
+    };
+    let (alarm, ()) = tokio::join!(world.alarm(finding_in(MEMBER, &key, USER)), watch);
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    assert!(!world.is_active(&key));
+    assert_eq!(world.policies(&theirs), Vec::<String>::new());
+    assert_ours_untouched(&world);
+}
+
+/// Nothing is contained any more, and the account cannot be entered to say so.
+#[tokio::test(start_paused = true)]
+async fn p1_where_the_user_cannot_be_freed_there_people_are_told() {
+    let (world, key) = leaked_in_a_member();
+    world.fake.state().denied.insert("iam:UpdateAccessKey".into());
+    let person = async {
+        tokio::time::sleep(minutes(5)).await;
+        world.fake.state().open.clear();
+        world.clear(&key, USER);
+        tokio::time::sleep(minutes(60)).await;
+        assert_eq!(on_topic(&world, NoticeKind::Stuck), 1);
+        world.fake.state().open.insert(MEMBER.into());
+    };
+    let (alarm, ()) = tokio::join!(world.alarm(finding_in(MEMBER, &key, USER)), person);
+    alarm.incident().expect(Outcome::Blocked, "FalseAlarm");
+    assert_eq!(world.policies(&format!("{MEMBER}/{USER}")), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_shuts_its_door_after_containment_leaves_an_incident_with_an_outcome() {
+    let (world, key) = leaked_in_a_member();
+    let shut = async {
+        tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+        world.fake.state().open.clear();
+        tokio::time::sleep(minutes(30)).await;
+        assert_eq!(on_topic(&world, NoticeKind::Ended), 1);
+        tokio::time::sleep(minutes(60 * 40)).await;
+        world.fake.state().open.insert(MEMBER.into());
+    };
+    let (alarm, ()) = tokio::join!(world.alarm(finding_in(MEMBER, &key, USER)), shut);
+    alarm.incident().expect(Outcome::Contained, "Contained");
+    assert!(alarm.incident().text().contains("could not be looked at again"), "{}", alarm.incident().text());
+    assert_eq!(world.policies(&format!("{MEMBER}/{USER}")), Vec::<String>::new());
+}

@@ -84,7 +84,7 @@ pub(crate) async fn deploy(cloud: &Cloud, venv: &Venv, bootstraps: &Path, dir: &
     let (mut script, outputs) = stack("keywheel-local", "infra/template.yaml");
     script.args(["--parameter", &format!("Architecture={architecture}")]);
     // People and tests who try things here make keys by hand all the time.
-    script.args(["--parameter", "WatchKeyMaking=off"]);
+    script.args(["--parameter", "WatchKeyMaking=off", "--parameter", "DenyRoleSessions=on"]);
     script.args(["--parameter", &format!("MemberExternalId={EXTERNAL_ID}")]);
     process::output(&mut Command::from(script), "the deployment").await?;
     let text = std::fs::read_to_string(&outputs).explain("reading the stack's outputs")?;

@@ -147,6 +147,13 @@ fn told(doc: &Incident, now: Timestamp) -> Vec<String> {
         }
         (None, _) => "Contained  not by this incident".to_owned(),
     });
+    for deny in &doc.roles {
+        let names = deny.sessions.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        lines.push(match &deny.refused {
+            None => format!("Role       {} denies the sessions {names}", deny.role),
+            Some(why) => format!("Role       {} does NOT deny the sessions {names}: {why}", deny.role),
+        });
+    }
     if doc.denied {
         lines.push("Stop-gap   the user is denied everything until the key is Inactive".to_owned());
     }

@@ -40,6 +40,8 @@ struct World {
     inline: Vec<String>,
     /// Managed ones.
     managed: Vec<String>,
+    /// Policies of ours on roles: the role's name and the policy's.
+    roles: Vec<(String, String)>,
     /// Executions that must not go on.
     running: Vec<String>,
 }
@@ -55,6 +57,8 @@ pub(super) enum Act {
     TakeOff(String),
     /// Take a managed policy off the user, and delete it.
     TakeOffManaged(String),
+    /// Take an inline policy off a role.
+    TakeOffRole(String, String),
     /// Stop the incident's machine.
     Stop(String),
 }
@@ -66,6 +70,7 @@ impl Act {
             Self::Keep(record) => format!("Kept on record that key {} has not leaked.", record.key),
             Self::Activate(key) => format!("Made key {key} Active."),
             Self::TakeOff(policy) | Self::TakeOffManaged(policy) => format!("Took off the policy {policy}."),
+            Self::TakeOffRole(role, policy) => format!("Took off the policy {policy} of role {role}."),
             Self::Stop(id) => format!("Stopped the machine of incident {id}."),
         }
     }
@@ -79,6 +84,8 @@ fn plan(wanted: &[Record], world: &World) -> Vec<Act> {
     acts.extend(wanted.iter().map(|record| &record.key).filter(|key| off(key)).cloned().map(Act::Activate));
     acts.extend(world.inline.iter().cloned().map(Act::TakeOff));
     acts.extend(world.managed.iter().cloned().map(Act::TakeOffManaged));
+    let role = |(role, policy): &(String, String)| Act::TakeOffRole(role.clone(), policy.clone());
+    acts.extend(world.roles.iter().map(role));
     acts.extend(world.running.iter().cloned().map(Act::Stop));
     acts
 }
@@ -150,17 +157,42 @@ async fn world(place: &Place, out: &Out, aim: &Aim<'_>, first: bool) -> Result<W
             }
             _ => {}
         }
-        let stop_gap = sessions::stop_gap_name(key);
-        if inline(&iam, aim.user, &stop_gap).await?.is_some() {
-            world.inline.push(stop_gap);
-        }
+        world.inline.extend(stop_gaps(&iam, aim.user, key).await?);
     }
     world.managed = managed(&iam, aim.user, keys).await?;
+    // A part of a leak is cleared alone: what denies sessions of roles was written for the whole.
+    let roles = aim.subject.document().filter(|_| aim.subject.is_whole()).map_or(&[][..], |doc| &doc.roles);
+    for deny in roles {
+        let call = iam.get_role_policy().role_name(&deny.role).policy_name(&deny.policy);
+        match call.send().await.map_err(|error| StepError::from_sdk("iam:GetRolePolicy", &error)) {
+            Ok(reply) if sessions::is_ours_on_a_role(reply.policy_document()) => {
+                world.roles.push((deny.role.clone(), deny.policy.clone()));
+            }
+            Err(error) if !error.is_refused(&NONE) => return Err(error.into()),
+            _ => {}
+        }
+    }
     for seen in &aim.subject.running {
         let seen = read::incident(place, &seen.id).await?;
         world.running.extend(seen.filter(|seen| must_stop(seen, aim.subject.is_whole())).map(|seen| seen.id));
     }
     Ok(world)
+}
+
+/// The policies that deny the user everything because of this key, whichever incident wrote them.
+async fn stop_gaps(
+    iam: &aws_sdk_iam::Client,
+    user: &UserName,
+    key: &AccessKeyId,
+) -> std::result::Result<Vec<String>, StepError> {
+    let mut pages = iam.list_user_policies().user_name(user.as_str()).into_paginator().send();
+    let mut names = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| StepError::from_sdk("iam:ListUserPolicies", &error))?;
+        let own = sessions::stop_gap_names(key);
+        names.extend(page.policy_names().iter().filter(|name| name.starts_with(&own)).cloned());
+    }
+    Ok(names)
 }
 
 /// The document of an inline policy, or `None` where there is none of that name.
@@ -224,6 +256,10 @@ async fn act(place: &Place, user: &UserName, act: &Act) -> std::result::Result<(
             let sent = iam.delete_policy().policy_arn(arn).send().await;
             sent.map(|_| ()).or_else(|error| gone(StepError::from_sdk("iam:DeletePolicy", &error)))
         }
+        Act::TakeOffRole(role, policy) => {
+            let sent = iam.delete_role_policy().role_name(role).policy_name(policy).send().await;
+            sent.map(|_| ()).or_else(|error| gone(StepError::from_sdk("iam:DeleteRolePolicy", &error)))
+        }
         Act::Stop(id) => {
             let call = place.sfn().stop_execution().execution_arn(read::execution(place, id));
             let sent =
@@ -258,6 +294,7 @@ mod tests {
             keys: vec![facts(KEY, KeyStatus::Inactive), facts(OTHER, KeyStatus::Inactive)],
             inline: vec!["deny".into()],
             managed: vec!["arn".into()],
+            roles: vec![("deploy".into(), "deny".into())],
             running: vec!["run".into()],
         };
         let key: AccessKeyId = KEY.parse().unwrap();
@@ -267,6 +304,7 @@ mod tests {
             Act::Activate(key),
             Act::TakeOff("deny".into()),
             Act::TakeOffManaged("arn".into()),
+            Act::TakeOffRole("deploy".into(), "deny".into()),
             Act::Stop("run".into()),
         ];
         assert_eq!(plan(&[cleared()], &world), expected);

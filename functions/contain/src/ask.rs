@@ -107,7 +107,8 @@ impl Tools<'_> {
                 }
                 Err(error) => error,
             };
-            if !member::is_shut(&error) {
+            // One that was entered for this key is tried until it lets us in again: only what never did is another's.
+            if !member::is_shut(&error) || doc.account.is_some() {
                 return not_entered(Owner::Unreached(error.to_string()), Some(error));
             }
             let Some(pause) = pauses.next() else {

@@ -14,7 +14,7 @@ use aws_types::SdkConfig;
 use facts::member::{self, Members};
 use facts::switch::{self, Standing};
 use keywheel::decide::contain::{self as decision, Decision, Facts, Kept, Owner};
-use keywheel::emergency::BRAKE_SPAN;
+use keywheel::emergency::{BRAKE_SPAN, RoleSessions};
 use keywheel::incident::{Phase, Record, RecordState, SCHEMA};
 use keywheel::key::{self, KeyFacts};
 use keywheel::notice::NoticeKind;
@@ -95,7 +95,10 @@ impl Step for Contain {
         doc.take_error(if doc.phase == Phase::Contain { "contain" } else { "the last step" });
         // On the heap: a step's future holds those of all its calls.
         if doc.contained_at.is_some() {
-            let config = member::config_for(tools.members, &tools.config, &doc).await?;
+            let config = match member::config_for(tools.members, &tools.config, &doc).await {
+                Err(error) if member::is_shut(&error) => return Ok(tools.cannot_look(doc, &error)),
+                config => config?,
+            };
             tools.iam = aws_sdk_iam::Client::new(&config);
             Box::pin(tools.look(doc)).await
         } else {
@@ -106,6 +109,10 @@ impl Step for Contain {
 
 impl Tools<'_> {
     async fn contain(&mut self, mut doc: Incident) -> Result<Incident, StepError> {
+        if doc.outcome.is_some() {
+            // It was decided to contain nothing; what remains is for the other steps.
+            return Ok(doc);
+        }
         let key = doc.target.key_id.clone();
         let standing = self.standing(key.as_ref());
         let (standing, asked, lately) = tokio::join!(standing, self.owner(&doc), self.lately(&doc));
@@ -121,6 +128,8 @@ impl Tools<'_> {
             doc.user = Some(user.clone());
         }
         doc.containment = facts.switch.known().copied().or(doc.containment);
+        let roles = facts.emergency.known().map(|policy| policy.role_sessions);
+        doc.deny_roles = roles.map_or(doc.deny_roles, |roles| roles == RoleSessions::Deny);
         for note in decision::unread(&facts) {
             doc.note_failure("read", &note);
         }
@@ -281,7 +290,6 @@ impl Tools<'_> {
         doc.keys = keys;
         doc.contained_at = Some(now);
         doc.phase = Phase::Deny;
-        (doc.outcome, doc.why) = (None, None);
         self.keep(&mut doc).await;
         Ok(doc)
     }

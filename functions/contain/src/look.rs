@@ -71,6 +71,17 @@ impl Tools<'_> {
         Ok(doc)
     }
 
+    /// The account has shut its door since: the look counts, and the incident says so.
+    pub(crate) fn cannot_look(&self, mut doc: Incident, error: &StepError) -> Incident {
+        doc.note_failure("look", &format!("the user's keys could not be looked at again: {error}"));
+        doc.phase = Phase::Look;
+        doc.looks += 1;
+        if doc.looks >= LAST_LOOK && doc.outcome.is_none() {
+            self.contained(&mut doc);
+        }
+        doc
+    }
+
     async fn off(&self, user: &UserName, keys: &[AccessKeyId]) -> Result<(), StepError> {
         if !keys.is_empty() {
             self.make_inactive(user, keys).await?;

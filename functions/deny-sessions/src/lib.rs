@@ -10,6 +10,7 @@
 //! longest session has ended. Where it was decided meanwhile to contain nothing, what was denied until then is freed.
 
 mod managed;
+mod roles;
 
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct DenySessions {
 
 struct Tools<'a> {
     iam: aws_sdk_iam::Client,
+    config: SdkConfig,
+    members: Option<&'a Members>,
     ctx: &'a Context,
 }
 
@@ -63,9 +66,10 @@ impl Step for DenySessions {
             Err(error) if doc.contained_at.is_none() && doc.outcome.is_none() => {
                 return Ok(not_contained(doc, ctx, Some(&error)));
             }
+            Err(error) if doc.contained_at.is_none() => return Ok(not_free(doc, ctx, &error)),
             Err(error) => return Err(error),
         };
-        let tools = Tools { iam, ctx };
+        let mut tools = Tools { iam, config, members: self.members.as_ref(), ctx };
         match (&doc.deny, doc.contained_at) {
             (_, None) if doc.outcome.is_some() => {
                 doc.take_error("the last step");
@@ -76,6 +80,10 @@ impl Step for DenySessions {
                 doc.take_error("deny-sessions");
                 Box::pin(tools.deny(doc)).await
             }
+            (Some(deny), Some(_)) if ctx.clock.now() < deny.until && !doc.undenied_roles().is_empty() => {
+                doc.take_error("the last step");
+                Box::pin(tools.deny_roles(doc)).await
+            }
             (Some(_), Some(_)) => Box::pin(tools.lift(doc)).await,
         }
     }
@@ -85,6 +93,18 @@ impl Step for DenySessions {
 fn credential(doc: &Incident) -> Result<AccessKeyId, StepError> {
     let key = doc.target.key_id.as_ref().or(doc.keys.first());
     key.cloned().ok_or_else(|| StepError::BadInput("the incident names no credential".into()))
+}
+
+/// What the user is denied could not be taken off: it is tried again, and people are told where that is not enough.
+fn not_free(mut doc: Incident, ctx: &Context, error: &StepError) -> Incident {
+    let now = ctx.clock.now();
+    doc.note_failure("stop-gap", &error.to_string());
+    let again = doc.wait_until.is_some();
+    if again {
+        doc.announce(now, NoticeKind::Stuck);
+    }
+    doc.wait_until = Some(wait_time(after(now, if again { TRY_AGAIN.1 } else { TRY_AGAIN.0 })));
+    doc
 }
 
 /// The key is as it was: people are told, and it is tried again after a while.
@@ -105,7 +125,7 @@ fn not_contained(mut doc: Incident, ctx: &Context, error: Option<&StepError>) ->
 impl Tools<'_> {
     /// Containment has failed for good, for now. Where it was decided and IAM refused to switch the key off, the
     /// user is denied everything until it can be.
-    async fn stop_gap(&self, mut doc: Incident) -> Result<Incident, StepError> {
+    async fn stop_gap(&mut self, mut doc: Incident) -> Result<Incident, StepError> {
         // Only a step that has decided to contain makes this call; what failed before it may have decided otherwise.
         let decided = doc.error.as_ref().is_some_and(|error| error.message().contains("iam:UpdateAccessKey"));
         doc.take_error("contain");
@@ -113,10 +133,15 @@ impl Tools<'_> {
             let key = credential(&doc)?;
             // An attempt that died may have put it, and an answer that is lost says nothing.
             doc.stop_gap = true;
+            // What Contain had entered is not in the document that it failed with.
+            if doc.account.is_none() {
+                doc.account = self.enter_account_of(&doc, &key).await;
+            }
             // Never by the event's word: a deny of everything is an outage for whomever it hits.
             match facts::iam::owner(&self.iam, &key).await {
                 Ok(Some(user)) => {
-                    let put = self.put(&user, &sessions::stop_gap_name(&key), &sessions::deny_all()).await;
+                    let put =
+                        self.put(&user, &sessions::stop_gap_name(&key, doc.id), &sessions::deny_all()).await;
                     match put {
                         Ok(()) => {
                             warn!(rotation.id = %doc.id, iam.user = %user, key.id = %key, "Denied {user} everything until key {key} is Inactive");
@@ -133,21 +158,37 @@ impl Tools<'_> {
         Ok(not_contained(doc, self.ctx, None))
     }
 
+    /// The key's account, entered, where STS or, failing it, the event says that it is another one.
+    async fn enter_account_of(&mut self, doc: &Incident, key: &AccessKeyId) -> Option<String> {
+        let members = self.members?;
+        let sts = aws_sdk_sts::Client::new(&self.config);
+        let account = match sts.get_access_key_info().access_key_id(key.as_str()).send().await {
+            Ok(reply) => reply.account,
+            Err(error) => {
+                warn!("{}", StepError::from_sdk("sts:GetAccessKeyInfo", &error));
+                doc.target.account.clone()
+            }
+        };
+        let account = account.filter(|account| account != doc.own_account())?;
+        match members.enter(&self.config, doc.partition(), &account, doc.id).await {
+            Ok(config) => {
+                self.iam = aws_sdk_iam::Client::new(&config);
+                Some(account)
+            }
+            Err(error) => {
+                warn!(rotation.id = %doc.id, "{error}");
+                None
+            }
+        }
+    }
+
     /// It was decided meanwhile that nothing is contained: then nobody is denied anything for it. Where that cannot be
     /// undone, people are told, and it is tried again: nothing else must go on as if the key were contained.
     async fn give_up(&self, mut doc: Incident) -> Result<Incident, StepError> {
         let key = credential(&doc)?;
         match self.free(&mut doc, &key).await {
             Ok(()) => doc.phase = Phase::Ended,
-            Err(error) => {
-                let now = self.ctx.clock.now();
-                doc.note_failure("stop-gap", &error.to_string());
-                let again = doc.wait_until.is_some();
-                if again {
-                    doc.announce(now, NoticeKind::Stuck);
-                }
-                doc.wait_until = Some(wait_time(after(now, if again { TRY_AGAIN.1 } else { TRY_AGAIN.0 })));
-            }
+            Err(error) => doc = not_free(doc, self.ctx, &error),
         }
         Ok(doc)
     }
@@ -155,6 +196,8 @@ impl Tools<'_> {
     async fn free(&self, doc: &mut Incident, key: &AccessKeyId) -> Result<(), StepError> {
         let owner = match doc.user.clone() {
             Some(user) => Some(user),
+            // Nothing was asked for, so there is nothing to take off.
+            None if !doc.stop_gap => None,
             None => facts::iam::owner(&self.iam, key).await?,
         };
         match owner {
@@ -171,7 +214,7 @@ impl Tools<'_> {
         key: &AccessKeyId,
     ) -> Result<(), StepError> {
         if doc.may_be_stopped() {
-            self.delete(user, &sessions::stop_gap_name(key)).await?;
+            self.delete(user, &sessions::stop_gap_name(key, doc.id)).await?;
             (doc.stop_gap, doc.denied) = (false, false);
         }
         Ok(())
@@ -183,6 +226,7 @@ impl Tools<'_> {
         let now = self.ctx.clock.now();
         if now >= after(cut_off, LONGEST_SESSION) {
             // Nothing is left to deny.
+            self.lift_roles(&doc).await?;
             self.end_stop_gap(&mut doc, &user, &key).await?;
             doc.phase = Phase::Ended;
             return Ok(doc);
@@ -233,6 +277,7 @@ impl Tools<'_> {
             doc.wait_until = Some(wait_time(denied.until));
             return Ok(doc);
         }
+        self.lift_roles(&doc).await?;
         let lifted = match &denied.arn {
             Some(arn) => self.lift_managed(&user, arn).await,
             None => match self.cut_off(&user, &denied.policy).await {

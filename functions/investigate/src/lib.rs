@@ -166,6 +166,7 @@ fn take_in(doc: &mut Incident, tally: &Tally, gaps: Gaps, now: Timestamp) {
     );
     let more = format!("/{}", findings.round);
     doc.findings = Some(findings);
+    doc.roles_open = !doc.undenied_roles().is_empty();
     doc.announce_again(now, NoticeKind::Investigated, &more);
 }
 

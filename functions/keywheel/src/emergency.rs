@@ -3,7 +3,7 @@
 //! It is a JSON document in a parameter of the account (`/keywheel/<stage>/emergency`):
 //!
 //! ```json
-//! {"max_contain": 25, "key_making": {"more_than": 5, "minutes": 10}, "rules": [
+//! {"max_contain": 25, "key_making": {"more_than": 5, "minutes": 10}, "role_sessions": "page", "rules": [
 //!   {"user": "prod-*", "then": {"replace_first": 10}},
 //!   {"source": "securityhub", "below": "high", "then": "page"},
 //!   {"class": "POLICY_DECIDES", "then": "now"}
@@ -15,7 +15,9 @@
 //! hour: it is a delay, not a decision. Of the reports that senders of ours put on the bus, no more than
 //! `max_contain` in ten minutes are acted on: else whoever may send one could switch off a company. Of one principal
 //! that makes more keys than `key_making` takes for usual, and of a key of a managed user that none of our runs has
-//! made (class `ODD_KEY_MAKING`), people are told, unless a rule says more. A policy that is missing, or cannot be read or understood, delays nothing.
+//! made (class `ODD_KEY_MAKING`), people are told, unless a rule that names the class says more. Sessions of roles that
+//! were assumed with a leaked key are told of, or, with `role_sessions` at `deny`, denied by their roles. A policy that
+//! is missing, or cannot be read or understood, delays nothing.
 
 use std::time::Duration;
 
@@ -71,6 +73,17 @@ impl From<Minutes> for u64 {
     }
 }
 
+/// What becomes of the sessions of roles that were assumed with a leaked key: they outlive it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoleSessions {
+    /// People are told which they are.
+    #[default]
+    Page,
+    /// The role denies these sessions, and no others, for as long as the user's own are denied.
+    Deny,
+}
+
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,6 +121,9 @@ pub struct Emergency {
     /// How many keys one principal makes that nobody needs to look at.
     #[serde(default)]
     pub key_making: Usual,
+    /// What becomes of sessions of roles that were assumed with a leaked key.
+    #[serde(default)]
+    pub role_sessions: RoleSessions,
     /// The rules, in their order.
     #[serde(default)]
     pub rules: Vec<Rule>,
@@ -115,7 +131,12 @@ pub struct Emergency {
 
 impl Default for Emergency {
     fn default() -> Self {
-        Self { max_contain: max_contain(), key_making: Usual::default(), rules: Vec::new() }
+        Self {
+            max_contain: max_contain(),
+            key_making: Usual::default(),
+            role_sessions: RoleSessions::default(),
+            rules: Vec::new(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod findings;
 mod notices;
 mod page;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -179,6 +180,25 @@ pub struct Replacement {
     pub help: String,
 }
 
+/// How a role denies the sessions that were assumed with the leaked key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleDeny {
+    /// The role's name.
+    pub role: String,
+    /// The name of the inline policy.
+    pub policy: String,
+    /// The names of the sessions.
+    pub sessions: BTreeSet<String>,
+    /// Sessions issued before this are denied.
+    pub cut_off: Timestamp,
+    /// Why it is not so, where IAM refused, or why nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Whether it is worth another try.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
+}
+
 /// The keys that are Keywheel's own business: those that the versions of the user's secret name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ours {
@@ -190,6 +210,7 @@ pub struct Ours {
 }
 
 /// One credential that is known to others.
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
     /// The version of this document.
@@ -247,6 +268,15 @@ pub struct Incident {
     /// How the sessions are denied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny: Option<Deny>,
+    /// Whether the policy has roles deny the sessions that were assumed with the key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deny_roles: bool,
+    /// Whether there are such sessions that no role denies yet. The machine asks for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub roles_open: bool,
+    /// How roles deny them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<RoleDeny>,
     /// How often the key was looked at again. Always written: the machine counts by it.
     #[serde(default)]
     pub looks: u32,
@@ -370,6 +400,9 @@ impl Incident {
             stop_gap: false,
             denied: false,
             deny: None,
+            deny_roles: false,
+            roles_open: false,
+            roles: Vec::new(),
             looks: 0,
             ours: None,
             suspects: Vec::new(),
@@ -424,6 +457,32 @@ impl Incident {
     /// Whether the key is a user's own and long-lived, so that Inactive is what ends it.
     pub fn has_key(&self) -> bool {
         self.target.key_id.as_ref().is_some_and(|key| !key.is_temporary())
+    }
+
+    /// The sessions of this account's roles that the key has assumed, that may live, and that no role denies yet: by
+    /// the role's name. What was cut for people, or belongs to another account, cannot be denied here.
+    pub fn undenied_roles(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut roles: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let Some(findings) = self.findings.as_ref().filter(|_| self.deny_roles) else { return roles };
+        let here = format!("arn:{}:iam::{}:role/", self.partition(), self.its_account());
+        let is_name = |text: &str| {
+            !text.is_empty()
+                && text.len() <= 64
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte))
+        };
+        for session in &findings.roles.list {
+            let Some(path) = session.who.strip_prefix(&here) else { continue };
+            let role = path.rsplit('/').next().unwrap_or_default();
+            let denied = self
+                .roles
+                .iter()
+                .any(|deny| deny.role == role && !deny.again && deny.sessions.contains(&session.name));
+            let ended = session.until.is_some_and(|until| until < findings.at);
+            if is_name(role) && is_name(&session.name) && !denied && !ended {
+                roles.entry(role.to_owned()).or_default().insert(session.name.clone());
+            }
+        }
+        roles
     }
 
     /// Whether the brake has its say: once, before anything is begun. Whoever holds the key could pull it later.
@@ -492,6 +551,7 @@ impl Incident {
         if !self.notices.iter().all(Notice::is_sent) {
             self.delivery = Delivery::Pending;
         }
+        self.roles_open = !self.undenied_roles().is_empty();
     }
 
     /// Notes the error that the machine has caught, so that the incident says what failed.

@@ -49,6 +49,8 @@ pub enum NoticeKind {
     Replacement,
     /// What the leaked key did.
     Investigated,
+    /// Sessions of roles that were assumed with a leaked key are denied, or could not be.
+    RoleSessions,
     /// The sessions' deny was taken off.
     SessionsFree,
     /// An event that changes nothing here, for a person to look at.
@@ -78,6 +80,7 @@ impl NoticeKind {
             Self::Reactivated => "Reactivated",
             Self::Replacement => "Replacement",
             Self::Investigated => "Investigated",
+            Self::RoleSessions => "RoleSessions",
             Self::SessionsFree => "SessionsFree",
             Self::Event => "Event",
             Self::Ended => "Ended",

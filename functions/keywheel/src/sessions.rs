@@ -4,10 +4,12 @@
 //! ones issued before the cut-off. It is never `DateLessThanIfExists`: that would fit every request that is signed
 //! with a long-lived key, and so kill the replacement.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::ids::AccessKeyId;
+use crate::ids::{AccessKeyId, RunId};
 
 const SID: &str = "KeywheelDenySessions";
 const STOP_GAP: &str = "KeywheelStopGap";
@@ -17,9 +19,14 @@ pub fn policy_name(credential: &AccessKeyId) -> String {
     format!("keywheel-deny-sessions-{credential}")
 }
 
-/// The name of the policy that denies everything while a key cannot be made Inactive.
-pub fn stop_gap_name(credential: &AccessKeyId) -> String {
-    format!("keywheel-stop-gap-{credential}")
+/// How the policies are called that deny everything while a key cannot be made Inactive.
+pub fn stop_gap_names(credential: &AccessKeyId) -> String {
+    format!("keywheel-stop-gap-{credential}-")
+}
+
+/// The name of one incident's: two about the same key do not take off each other's.
+pub fn stop_gap_name(credential: &AccessKeyId, incident: RunId) -> String {
+    format!("{}{incident}", stop_gap_names(credential))
 }
 
 /// A policy that denies every session issued before `cut_off`.
@@ -32,6 +39,43 @@ pub fn deny_before(cut_off: Timestamp) -> String {
         }],
     })
     .to_string()
+}
+
+const ROLE_SID: &str = "KeywheelDenyRoleSessions";
+
+/// A role's policy that denies its sessions of these names issued before `cut_off`: others call with the same role.
+pub fn deny_role_sessions(cut_off: Timestamp, names: &BTreeSet<String>) -> String {
+    // STS makes the caller's id of the role's and the session's name, which holds no `*` and no `?`.
+    let ids: Vec<String> = names.iter().map(|name| format!("*:{name}")).collect();
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [{
+            "Sid": ROLE_SID, "Effect": "Deny", "Action": "*", "Resource": "*",
+            "Condition": {
+                "DateLessThan": {"aws:TokenIssueTime": cut_off.to_string()},
+                "StringLike": {"aws:userid": ids},
+            },
+        }],
+    })
+    .to_string()
+}
+
+/// Whether a role's policy is the one that denies these sessions. IAM returns documents percent-encoded.
+pub fn is_role_deny(document: &str, cut_off: Timestamp, names: &BTreeSet<String>) -> bool {
+    let read = |text: &str| serde_json::from_str::<Value>(text).ok();
+    decoded(document).and_then(|text| read(&text)) == read(&deny_role_sessions(cut_off, names))
+}
+
+/// Whether a role's policy is one of ours, whichever sessions it denies.
+pub fn is_ours_on_a_role(document: &str) -> bool {
+    let policy =
+        decoded(document).and_then(|text| serde_json::from_str::<Value>(&text).ok()).unwrap_or_default();
+    let statements = policy.get("Statement").and_then(Value::as_array);
+    statements.is_some_and(|all| {
+        all.len() == 1
+            && all[0].get("Sid") == Some(&json!(ROLE_SID))
+            && all[0].get("Effect") == Some(&json!("Deny"))
+    })
 }
 
 /// A policy that denies everything.
@@ -84,6 +128,25 @@ mod tests {
         assert_eq!(cut_off_of(&text), Some(cut_off));
         let encoded: String = text.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02X}"));
         assert_eq!(cut_off_of(&encoded), Some(cut_off));
+    }
+
+    #[test]
+    fn a_role_denies_the_sessions_that_are_named_and_no_others() {
+        let (cut_off, names) =
+            (at("2026-03-02T09:01:00Z"), BTreeSet::from(["deploy".to_owned(), "x@y".to_owned()]));
+        let text = deny_role_sessions(cut_off, &names);
+        assert!(text.contains("\"*:deploy\"") && text.contains("\"*:x@y\""), "{text}");
+        let encoded: String = text.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02X}"));
+        assert!(is_role_deny(&text, cut_off, &names) && is_role_deny(&encoded, cut_off, &names));
+        assert!(is_ours_on_a_role(&encoded));
+        let fewer = BTreeSet::from(["deploy".to_owned()]);
+        assert!(!is_role_deny(&text, cut_off, &fewer));
+        assert!(!is_role_deny(&text, at("2026-03-02T09:02:00Z"), &names));
+        for theirs in ["", "{}", "%", &deny_before(cut_off), &text.replace(ROLE_SID, "Theirs")] {
+            assert!(!is_ours_on_a_role(theirs) && !is_role_deny(theirs, cut_off, &names), "{theirs}");
+        }
+        // It says nothing of who signs with a user's key, and is no deny of the user's sessions.
+        assert_eq!(cut_off_of(&text), None);
     }
 
     #[test]

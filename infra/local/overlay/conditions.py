@@ -6,7 +6,7 @@ the services' own keys. Restored here: the ARN of the user (or of a key's owner)
 as the resource of IAM calls, and that of a managed policy; `aws:ResourceTag/…`,
 `iam:ResourceTag/…` and `secretsmanager:ResourceTag/…`; `iam:PolicyARN`; Secrets
 Manager's request keys; each parameter of ssm:GetParameters as a resource of its
-own. A denial by
+own; `aws:PrincipalArn` of a role's session as the role's. A denial by
 Secrets Manager is an HTTP 400, like every error of its protocol.
 """
 
@@ -91,6 +91,16 @@ def _enforce(access_key_id: str, iam_action: str, service: str, region: str, res
     return _original["enforce"](access_key_id, iam_action, service, region, resource_arn, service_context)
 
 
+def _resolve_condition_key(key: str, context: iam_evaluator.EvalContext):
+    """Of a role's session `aws:PrincipalArn` is the role's ARN, path included."""
+    arn = context.principal_arn or ""
+    if key.lower() != "aws:principalarn" or ":assumed-role/" not in arn:
+        return _original["condition_key"](key, context)
+    account, name = arn.split(":")[4], arn.split(":assumed-role/", 1)[1].split("/", 1)[0]
+    role = iam._roles.get_scoped(account, None, name)
+    return role["Arn"] if role else f"arn:aws:iam::{account}:role/{name}"
+
+
 def _access_denied_response(service: str, action: str, principal_arn: str, request_id: str, **options) -> tuple:
     """Name the resource, and answer 400 where the protocol's errors are 400."""
     resource = options.get("resource_arn", "*")
@@ -111,4 +121,5 @@ def apply() -> None:
     _original["resource_arn"] = patching.replace(iam_actions, "extract_resource_arn", _extract_resource_arn, "82f51700695c")
     _original["denied"] = patching.replace(iam_actions, "access_denied_response", _access_denied_response, "3cc2e315f91f")
     _original["enforce"] = patching.replace(iam_evaluator, "enforce", _enforce, "cf64b1ee5b09")
-    patching.relies_on(iam_evaluator, "_resolve_condition_key", "15e26964cd38")
+    _original["condition_key"] = patching.replace(
+        iam_evaluator, "_resolve_condition_key", _resolve_condition_key, "15e26964cd38")

@@ -6,7 +6,7 @@ import json
 import time
 from datetime import datetime, timezone
 
-from emulator import ACCOUNT, Case, client
+from emulator import ACCOUNT, Case, client, fresh
 
 EVERYTHING = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 
@@ -245,3 +245,26 @@ class Conditions(Case):
         ssm.put_parameter(Name=f"/{name}/mode", Value="live", Type="String")
         self.assertEqual("live", ssm.get_parameter(Name=f"/{name}/mode")["Parameter"]["Value"])
         self.assertRefused("AccessDeniedException", ssm.get_parameter, Name="/other/mode")
+
+    def test_a_roles_session_is_known_by_the_roles_arn(self):
+        name, other = fresh("hub"), "444455550000"
+        trust = json.dumps({"Version": "2012-10-17", "Statement": [{
+            "Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]})
+        hub = client("iam").create_role(RoleName=name, Path="/app/", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+        client("iam").put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=json.dumps({
+            "Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}]}))
+        session = client("sts").assume_role(RoleArn=hub, RoleSessionName="run")["Credentials"]
+        for arn, word, enters in ((hub, "a-word", True), (hub, "another", False), (hub + "x", "a-word", False)):
+            role = client("iam", account=other).create_role(
+                RoleName=fresh("member"), AssumeRolePolicyDocument=json.dumps({
+                    "Version": "2012-10-17", "Statement": [{
+                        "Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+                        "Action": "sts:AssumeRole", "Condition": {
+                            "StringEquals": {"sts:ExternalId": "a-word"},
+                            "ArnEquals": {"aws:PrincipalArn": [arn]}}}]}))["Role"]["Arn"]
+            ask = {"RoleArn": role, "RoleSessionName": "in", "ExternalId": word}
+            if enters:
+                inside = client("sts", session).assume_role(**ask)["Credentials"]
+                self.assertEqual(other, client("sts", inside).get_caller_identity()["Account"])
+            else:
+                self.assertRefused("AccessDenied", client("sts", session).assume_role, **ask)

@@ -20,14 +20,17 @@ use crate::scene::Scene;
 const TOLD: &str = "WaitForSessions";
 
 /// All of them.
-pub(super) const INCIDENTS: [Flow; 12] = [
+pub(super) const INCIDENTS: [Flow; 15] = [
     ("a leaked key of a managed user", |cloud| Box::pin(managed(cloud))),
     ("a leaked key that superseded another", |cloud| Box::pin(superseding(cloud))),
     ("a leaked key of nobody's", |cloud| Box::pin(nobodys(cloud))),
     ("a leaked key of another account", |cloud| Box::pin(members(cloud))),
     ("a report over the bus", |cloud| Box::pin(reported(cloud))),
     ("a key that cannot be made Inactive", |cloud| Box::pin(stubborn(cloud))),
+    ("one of another account that cannot be", |cloud| Box::pin(stubborn_member(cloud))),
     ("a user whose own policies are full", |cloud| Box::pin(full(cloud))),
+    ("a role that was assumed with a leaked key", |cloud| Box::pin(assumed(cloud))),
+    ("a role's deny whose time has come", |cloud| Box::pin(lifted_role(cloud))),
     ("a deny whose time has come", |cloud| Box::pin(lifted(cloud))),
     ("a managed deny whose time has come", |cloud| Box::pin(lifted_managed(cloud))),
     ("a user's leaked key that is denied already", |cloud| Box::pin(denied(cloud))),
@@ -74,12 +77,27 @@ async fn superseding(cloud: Arc<Cloud>) -> Started {
     Started::of(scene, run).until(TOLD)
 }
 
+/// The account that lets the installation in.
+const MEMBER: u64 = 444_455_556_666;
+
+/// A key's id of an account, as AWS writes it: the account's number from the 5th letter on, in base 32.
+fn id_of(account: u64) -> String {
+    let bits = (1_u64 << 49) | (account << 9);
+    let letter = |place: u32| {
+        let index = usize::try_from(bits >> (place * 5) & 31).unwrap();
+        char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[index])
+    };
+    let head: String = (0..10).rev().map(letter).collect();
+    format!("AKIA{head}GONE00")
+}
+
 async fn nobodys(cloud: Arc<Cloud>) -> Started {
     let (scene, pair) = stranger(&cloud, "right-none").await;
     let call = cloud.iam.delete_access_key().user_name(&scene.user).access_key_id(&pair.id);
     call.send().await.unwrap();
-    // Whose it is can only be asked for by account.
-    let run = begin(&cloud, "AKIA2OGYBAH6QKEYWHEL", &scene.user, |_| {}).await;
+    // Whose it is can only be asked for by account: the id's letters say which, and that account lets us in, and has
+    // no such key either.
+    let run = begin(&cloud, &id_of(MEMBER), &scene.user, |_| {}).await;
     Started::of(scene, run)
 }
 
@@ -96,7 +114,16 @@ async fn reported(cloud: Arc<Cloud>) -> Started {
 }
 
 async fn stubborn(cloud: Arc<Cloud>) -> Started {
-    let (scene, pair) = stranger(&cloud, "right-stubborn").await;
+    let of_user = stranger(&cloud, "right-stubborn").await;
+    stubborn_key(cloud, of_user).await
+}
+
+async fn stubborn_member(cloud: Arc<Cloud>) -> Started {
+    let of_user = stranger(&cloud.member(), "right-stubborn").await;
+    stubborn_key(cloud, of_user).await
+}
+
+async fn stubborn_key(cloud: Arc<Cloud>, (scene, pair): (Scene, Pair)) -> Started {
     let (alarm, event) = (Alarm::prepared(&cloud), exposed(&pair.id, &scene.user));
     let incident = alarm.incident_about(&event);
     // A failure that is not a refusal: no right of anybody's is in question.
@@ -144,6 +171,46 @@ fn over(
 fn long_ago() -> Timestamp {
     let at = Timestamp::now() - SignedDuration::from_hours(37);
     Timestamp::from_second(at.as_second()).unwrap()
+}
+
+/// A role of the account that anybody here may assume.
+async fn role(cloud: &Cloud, scene: &Scene) -> String {
+    let name = format!("role-{}", scene.user);
+    let trust = json!({ "Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Principal": { "AWS": format!("arn:aws:iam::{}:root", cloud.account()) },
+        "Action": "sts:AssumeRole",
+    }] });
+    let made = cloud.iam.create_role().role_name(&name).assume_role_policy_document(trust.to_string());
+    made.send().await.unwrap();
+    name
+}
+
+/// What CloudTrail will have told is in the document already.
+async fn assumed(cloud: Arc<Cloud>) -> Started {
+    let (scene, pair) = stranger(&cloud, "right-assumed").await;
+    let role = role(&cloud, &scene).await;
+    let arn = format!("arn:aws:iam::{}:role/{role}", cloud.account());
+    let change = |doc: &mut Value| {
+        let session = json!({ "who": arn, "name": "thief", "calls": 1 });
+        doc["findings"] = json!({ "at": Timestamp::now(), "events": 1, "roles": { "list": [session] } });
+    };
+    let run = begin(&cloud, &pair.id, &scene.user, change).await;
+    Started::of(scene, run).until(TOLD)
+}
+
+async fn lifted_role(cloud: Arc<Cloud>) -> Started {
+    let (scene, pair) = stranger(&cloud, "right-role").await;
+    scene.set_key(&pair.id, StatusType::Inactive).await;
+    let (role, cut_off) = (role(&cloud, &scene).await, long_ago());
+    let (name, names) = (format!("keywheel-deny-sessions-{}", pair.id), ["thief".to_owned()].into());
+    let put = cloud.iam.put_role_policy().role_name(&role).policy_name(&name);
+    put.policy_document(keywheel::sessions::deny_role_sessions(cut_off, &names)).send().await.unwrap();
+    let change = |doc: &mut Value| {
+        over(doc, (&scene, &pair), &name, None, cut_off);
+        doc["roles"] = json!([{ "role": role, "policy": name, "sessions": names, "cut_off": cut_off }]);
+    };
+    let run = begin(&cloud, &pair.id, &scene.user, change).await;
+    Started::of(scene, run)
 }
 
 async fn lifted(cloud: Arc<Cloud>) -> Started {

@@ -1,5 +1,7 @@
 //! Policies of users, as far as they deny sessions: inline ones with their quota, and managed ones.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -42,6 +44,9 @@ impl State {
     }
 
     pub(super) fn policies(&mut self, request: &Request) -> Answer {
+        if request.action.ends_with("RolePolicy") {
+            return self.role_policies(request);
+        }
         let user = request.text("UserName").to_owned();
         let (name, arn) = (request.text("PolicyName").to_owned(), request.text("PolicyArn").to_owned());
         match request.action.as_str() {
@@ -85,6 +90,62 @@ impl State {
             }
             _ => self.unknown(request),
         }
+    }
+
+    fn role_policies(&mut self, request: &Request) -> Answer {
+        let role = self.role_kept_as(request);
+        let name = request.text("PolicyName").to_owned();
+        let Some(policies) = self.their_roles.get_mut(&role) else {
+            return refuse_with(404, "NoSuchEntity", format!("The role with name {role} cannot be found."));
+        };
+        match request.action.as_str() {
+            "GetRolePolicy" => policies.get(&name).map_or_else(
+                || no_policy(&name),
+                |document| {
+                    let fields = [
+                        tag("RoleName", role),
+                        tag("PolicyName", &name),
+                        tag("PolicyDocument", encoded(document)),
+                    ];
+                    Ok(Body::Xml(fields.concat()))
+                },
+            ),
+            "PutRolePolicy" => {
+                let document = request.text("PolicyDocument");
+                if serde_json::from_str::<Value>(document).is_err() {
+                    return malformed();
+                }
+                policies.insert(name, document.to_owned());
+                Ok(Body::Xml(String::new()))
+            }
+            "DeleteRolePolicy" => {
+                policies.remove(&name).map_or_else(|| no_policy(&name), |_| Ok(Body::Xml(String::new())))
+            }
+            _ => self.unknown(request),
+        }
+    }
+
+    fn role_kept_as(&self, request: &Request) -> String {
+        let role = request.text("RoleName");
+        self.account_of_signer(&request.signer)
+            .map_or_else(|| role.to_owned(), |account| format!("{account}/{role}"))
+    }
+
+    /// Whether a role denies its session of that name, issued then.
+    pub fn role_denies(&self, role: &str, session: &str, issued: Timestamp) -> bool {
+        let policies = self.their_roles.get(role).into_iter().flat_map(BTreeMap::values);
+        let statements = policies.filter_map(|text| serde_json::from_str::<Value>(text).ok());
+        statements.flat_map(|policy| policy["Statement"].as_array().cloned().unwrap_or_default()).any(
+            |statement| {
+                let cut_off = statement["Condition"]["DateLessThan"]["aws:TokenIssueTime"].as_str();
+                let ids = statement["Condition"]["StringLike"]["aws:userid"].as_array();
+                statement["Effect"] == "Deny"
+                    && cut_off
+                        .and_then(|at| at.parse::<Timestamp>().ok())
+                        .is_some_and(|cut_off| issued < cut_off)
+                    && ids.is_some_and(|ids| ids.iter().any(|id| *id == format!("*:{session}")))
+            },
+        )
     }
 
     fn put_user_policy(&mut self, user: &str, name: String, document: &str) -> Answer {

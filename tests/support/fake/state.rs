@@ -35,6 +35,8 @@ pub struct State {
     pub denied: BTreeSet<String>,
     /// Users by name; those of other accounts by account and name, as `account/name`.
     pub users: BTreeMap<String, User>,
+    /// Inline policies of roles that are not Keywheel's, by the role's name, kept as users are.
+    pub their_roles: BTreeMap<String, BTreeMap<String, String>>,
     /// Customer managed policies by ARN.
     pub managed: BTreeMap<String, String>,
     /// The accounts of keys that are not of this one.
@@ -111,6 +113,7 @@ impl State {
             },
             denied: BTreeSet::new(),
             users: BTreeMap::new(),
+            their_roles: BTreeMap::new(),
             managed: BTreeMap::new(),
             foreign: BTreeMap::new(),
             external_id: None,

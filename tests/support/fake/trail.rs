@@ -72,6 +72,23 @@ impl State {
         self.trail.push(TrailRecord { at, name: "CreateAccessKey".into(), key: "person".into(), record });
     }
 
+    /// Writes the record of a role that a key has assumed.
+    pub fn trail_assumed(&mut self, key: &str, role: &str, session: &str) {
+        let at = self.now();
+        let record = json!({
+            "eventName": "AssumeRole",
+            "eventSource": "sts.amazonaws.com",
+            "awsRegion": self.region,
+            "eventTime": at,
+            "userAgent": "aws-cli/2.17",
+            "sourceIPAddress": "198.51.100.9",
+            "userIdentity": {"type": "IAMUser", "accessKeyId": key},
+            "requestParameters": {"roleArn": role, "roleSessionName": session, "durationSeconds": 43_200},
+            "responseElements": {"credentials": {"accessKeyId": "ASIAOFTHETHIEF000000"}},
+        });
+        self.trail.push(TrailRecord { at, name: "AssumeRole".into(), key: key.into(), record });
+    }
+
     /// The record of the call that made a key.
     pub fn record_of_making(&self, key: &str) -> Option<Value> {
         let of = |event: &&TrailRecord| event.record["responseElements"]["accessKey"]["accessKeyId"] == key;

@@ -1,7 +1,7 @@
 //! P2, P3, P5 and P7 in an emergency: what may be taken away, what must be, and what is said of it.
 
 use jiff::{SignedDuration, Timestamp};
-use keywheel::emergency::{Emergency, Response};
+use keywheel::emergency::{Emergency, Response, RoleSessions};
 use keywheel::incident::{Course, LONGEST_SESSION, Record, SETTLES};
 use keywheel::notice::{Notice, NoticeKind};
 use keywheel::rotation::{Delivery, Outcome};
@@ -101,6 +101,15 @@ pub(super) fn nothing_else_is_touched(
     let was = before.inline.iter().find(|(name, _)| *name == kept).and_then(|(_, all)| all.get(policy));
     match request.action.as_str() {
         "PutUserPolicy" => put(state, (user, call.run), policy, request.text("PolicyDocument"), was, broken),
+        "PutRolePolicy" => {
+            let text = request.text("PolicyDocument");
+            let wanted = state.parameters.get(&Emergency::parameter(STAGE));
+            let wanted =
+                wanted.and_then(|text| Emergency::parse(text).ok()).unwrap_or_default().role_sessions;
+            if !sessions::is_ours_on_a_role(text) || wanted != RoleSessions::Deny {
+                broken.push(format!("P2: policy {policy} of a role denies more than it should"));
+            }
+        }
         "CreatePolicy" if sessions::cut_off_of(request.text("PolicyDocument")).is_none() => {
             broken.push(format!("P2: policy {policy} denies more than sessions"));
         }
@@ -266,12 +275,20 @@ fn holds(state: &State, doc: &Incident, why: &str) -> bool {
 
 /// Nothing of an incident's is left on the user when it has ended: not the stop-gap, not its deny.
 fn what_was_denied_is_free(state: &State, doc: &Incident, broken: &mut Vec<String>) {
+    // Where IAM refused or nobody answered, nothing is known to be there; what is, is this incident's to take off.
+    for (role, policies) in &state.their_roles {
+        let ours = |name: &str| policies.get(name).is_some_and(|text| sessions::is_ours_on_a_role(text));
+        let left = doc.roles.iter().find(|deny| role.ends_with(&deny.role) && ours(&deny.policy));
+        if let Some(left) = left.filter(|_| doc.deny.is_some()) {
+            broken.push(format!("P3: {} is still on role {role}", left.policy));
+        }
+    }
     let Some(user) = doc.user.as_ref().map(UserName::as_str) else { return };
     let kept = doc.account.as_ref().map_or_else(|| user.to_owned(), |account| format!("{account}/{user}"));
     let Some(user) = state.users.get(&kept) else { return };
     let credential = doc.target.key_id.as_ref().or(doc.keys.first());
     if let Some(key) = credential.filter(|_| doc.outcome == Some(Outcome::Contained)) {
-        let gap = sessions::stop_gap_name(key);
+        let gap = sessions::stop_gap_name(key, doc.id);
         // Another incident about the same key, which is still at work, answers for its own.
         let others = state.executions.values().any(|other| {
             other.arn != doc.execution

@@ -91,6 +91,8 @@ pub enum Decision {
     AskAgain(String),
 }
 
+/// How often the count of incidents is asked for, before a report is held for want of it.
+pub const ASK_FOR_COUNT: u32 = 3;
 /// How often a record that cannot be read is asked for in all: with the machine's pauses, over some hours.
 pub const ASK_FOR_RECORD: u32 = 20;
 
@@ -178,9 +180,16 @@ pub fn decide(facts: &Facts, incident: &Incident) -> Decision {
     }
     let most =
         facts.emergency.known().map_or_else(|| Emergency::default().max_contain, |policy| policy.max_contain);
-    // A sender that floods may flood what counts as well: not knowing holds.
-    if incident.is_braked_yet() && facts.lately.is_none_or(|lately| lately > most) {
-        return leave(braked(incident, facts.lately, most), true);
+    if incident.is_braked_yet() {
+        match facts.lately {
+            Some(lately) if lately <= most => {}
+            // It may be that the key is Inactive already, and only the answer was lost: asked again for a while.
+            None if incident.tries < ASK_FOR_COUNT => {
+                return Decision::AskAgain("how many incidents there were could not be read".to_owned());
+            }
+            // A sender that floods may flood what counts as well: not knowing holds.
+            lately => return leave(braked(incident, lately, most), true),
+        }
     }
     let open = incident.bound.is_none_or(|bound| facts.now < bound);
     match response {

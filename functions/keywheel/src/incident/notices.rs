@@ -1,11 +1,12 @@
 //! What an incident tells people and programs.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Alert, Incident, Phase, Way};
+use super::{Alert, Incident, Phase, RoleDeny, Way};
 use crate::ids::RunId;
 use crate::notice::{Notice, NoticeKind, Outbox, subject};
 use crate::rotation::{Delivery, Outcome};
@@ -72,8 +73,9 @@ impl Incident {
                 )
             }
             NoticeKind::Stuck => format!(
-                "Nothing is contained, and user {user} is STILL DENIED EVERYTHING: {}. Keywheel keeps trying to take that off; by hand: `aws iam delete-user-policy --user-name {user} --policy-name keywheel-stop-gap-{key}`.",
-                self.failed.last().map_or("", String::as_str)
+                "Nothing is contained, and user {user} is STILL DENIED EVERYTHING: {}. Keywheel keeps trying to take that off; by hand: `aws iam delete-user-policy --user-name {user} --policy-name keywheel-stop-gap-{key}-{}`.",
+                self.failed.last().map_or("", String::as_str),
+                self.id
             ),
             NoticeKind::SessionsNotDenied => format!(
                 "Key {key} of {user} is Inactive, and the sessions that it has minted could NOT be denied: {}. They live up to 36 hours. Keywheel keeps trying.",
@@ -87,6 +89,7 @@ impl Incident {
             }
             NoticeKind::Replacement => self.replaced(),
             NoticeKind::Investigated => self.investigated(),
+            NoticeKind::RoleSessions => self.role_sessions(),
             NoticeKind::SessionsFree => {
                 format!("The longest session of key {key} has ended; the deny on {user} was taken off.")
             }
@@ -122,10 +125,32 @@ impl Incident {
             ),
             None => " Its sessions are NOT denied yet.".to_owned(),
         };
+        let roles = if self.deny_roles {
+            "are denied as soon as CloudTrail has told which they are"
+        } else {
+            "are not ended by this; the report lists them"
+        };
         format!(
-            "{what}{sessions} Sessions of roles that were assumed with it are not ended by this; the report lists them. If it was a false alarm: `keywheel incident {} --false-alarm --reason …`.",
+            "{what}{sessions} Sessions of roles that were assumed with it {roles}. If it was a false alarm: `keywheel incident {} --false-alarm --reason …`.",
             self.id
         )
+    }
+
+    fn role_sessions(&self) -> String {
+        let until = self.deny.as_ref().map_or_else(String::new, |deny| format!(" until {}", deny.until));
+        let line = |deny: &RoleDeny| {
+            let names = deny.sessions.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            match &deny.refused {
+                None => format!("\n- role {}: {names} denied{until}", deny.role),
+                Some(why) => format!("\n- role {}: {names} could NOT be denied: {why}", deny.role),
+            }
+        };
+        let open = |(role, names): (String, BTreeSet<String>)| {
+            format!("\n- role {role}: {} NOT denied yet", names.into_iter().collect::<Vec<_>>().join(", "))
+        };
+        let mut roles = self.roles.iter().map(line).collect::<String>();
+        roles.extend(self.undenied_roles().into_iter().map(open));
+        format!("Sessions of roles that were assumed with key {}:{roles}", self.credential())
     }
 
     fn others(&self) -> String {
@@ -261,6 +286,10 @@ impl Outbox for Incident {
         self.take_error(if undone { "stop-gap" } else { "the last step" });
         match (self.phase, self.contained_at) {
             (Phase::Contain, None) if !self.failed.is_empty() => self.announce(now, NoticeKind::NotContained),
+            // Nothing is contained, and what the user is denied could not be taken off.
+            (Phase::Deny, None) => self.announce(now, NoticeKind::Stuck),
+            // So has the one that has the roles deny.
+            (_, Some(_)) if self.roles_open => self.announce_again(now, NoticeKind::RoleSessions, "/open"),
             // The step that denies has failed for good, for now.
             (Phase::Deny, Some(_)) => {
                 self.announce(now, NoticeKind::Contained);

@@ -97,6 +97,13 @@ fn facts(page: &mut String, incident: &Incident) {
         format!("those issued before {}, until {}, by policy {}", deny.cut_off, deny.until, deny.policy)
     });
     let keys: Vec<&str> = incident.keys.iter().map(crate::AccessKeyId::as_str).collect();
+    let role = |deny: &super::RoleDeny| {
+        let names = deny.sessions.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let refused = deny.refused.as_ref().map_or_else(String::new, |why| format!(" NOT denied: {why}"));
+        format!("{}: {names}{refused}", deny.role)
+    };
+    let roles = incident.roles.iter().map(role).collect::<Vec<_>>().join("; ");
+    let account = incident.account.clone().or_else(|| incident.target.account.clone());
     let rows = [
         ("Incident", Some(incident.id.to_string())),
         (
@@ -107,11 +114,12 @@ fn facts(page: &mut String, incident: &Incident) {
             )),
         ),
         ("Why", Some(incident.reason.clone())),
-        ("Account", incident.target.account.clone()),
+        ("Account", account),
         ("User", Some(incident.user_name().to_owned())),
         ("Contained keys", Some(keys.join(", "))),
         ("Inactive since", incident.contained_at.map(|at| at.to_string())),
         ("Denied sessions", deny),
+        ("Denied by roles", Some(roles).filter(|roles| !roles.is_empty())),
         ("Replacement", incident.replacement.as_ref().map(|replacement| replacement.help.clone())),
         ("Outcome", incident.outcome.map(|outcome| outcome.name().to_owned())),
         ("Because", incident.why.as_ref().map(|why| format!("{} {}", why.text, why.remedy))),

@@ -320,7 +320,18 @@ fn reports_over_the_bus_are_braked_and_nothing_else_is() {
     reported.reported = true;
     assert_eq!(decide(&with(Some(25)), &reported), Decision::Contain(user("owner")));
     leaves(&with(Some(26)), &reported, "Braked", true);
-    leaves(&with(None), &reported, "Braked", true);
+    // Not knowing holds, as soon as it was asked for a while.
+    let asked = |tries| Incident { tries, ..reported.clone() };
+    for tries in [0, ASK_FOR_COUNT - 1] {
+        assert!(matches!(decide(&with(None), &asked(tries)), Decision::AskAgain(_)));
+    }
+    leaves(&with(None), &asked(ASK_FOR_COUNT), "Braked", true);
+    assert_eq!(decide(&with(Some(25)), &asked(ASK_FOR_COUNT)), Decision::Contain(user("owner")));
+    // What was begun is gone through with.
+    let begun = Incident { bound: Some(at(-1)), ..reported.clone() };
+    assert_eq!(decide(&with(Some(26)), &begun), Decision::Contain(user("owner")));
+    let denied = Incident { stop_gap: true, ..reported.clone() };
+    assert_eq!(decide(&with(None), &denied), Decision::Contain(user("owner")));
     let more = Facts { emergency: policy("{\"max_contain\": 30}"), ..with(Some(26)) };
     assert_eq!(decide(&more, &reported), Decision::Contain(user("owner")));
 }
