@@ -2,7 +2,7 @@
 
 use aws_config::BehaviorVersion;
 use aws_config::timeout::TimeoutConfig;
-use aws_sdk_sts::config::{AppName, Credentials, ProvideCredentials, Region, SharedCredentialsProvider};
+use aws_sdk_sts::config::{AppName, ProvideCredentials, Region};
 use aws_types::SdkConfig;
 use keywheel::StepError;
 use serde_json::{Value, json};
@@ -155,16 +155,7 @@ impl Place {
         let Some(session) = reply.credentials else {
             return Err(Trouble::new("sts:AssumeRole gave no credentials.", "Nothing was changed."));
         };
-        let credentials = Credentials::new(
-            session.access_key_id,
-            session.secret_access_key,
-            Some(session.session_token),
-            None,
-            "AssumeRole",
-        );
-        let mut config = self.config.clone().into_builder();
-        config.set_credentials_provider(Some(SharedCredentialsProvider::new(credentials)));
-        Ok(Self { iam: Some(config.build()), ..self.clone() })
+        Ok(Self { iam: Some(facts::member::with_session(&self.config, session)), ..self.clone() })
     }
 
     pub(crate) fn sfn(&self) -> aws_sdk_sfn::Client {

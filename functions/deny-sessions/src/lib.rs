@@ -196,8 +196,6 @@ impl Tools<'_> {
     async fn free(&self, doc: &mut Incident, key: &AccessKeyId) -> Result<(), StepError> {
         let owner = match doc.user.clone() {
             Some(user) => Some(user),
-            // Nothing was asked for, so there is nothing to take off.
-            None if !doc.stop_gap => None,
             None => facts::iam::owner(&self.iam, key).await?,
         };
         match owner {

@@ -53,17 +53,22 @@ impl Members {
                 "sts:AssumeRole answered without credentials for {account}"
             )));
         };
-        let credentials = Credentials::new(
-            session.access_key_id,
-            session.secret_access_key,
-            Some(session.session_token),
-            None,
-            "AssumeRole",
-        );
-        let mut entered = config.clone().into_builder();
-        entered.set_credentials_provider(Some(SharedCredentialsProvider::new(credentials)));
-        Ok(entered.build())
+        Ok(with_session(config, session))
     }
+}
+
+/// The same configuration, signing with the session that STS has given.
+pub fn with_session(config: &SdkConfig, session: aws_sdk_sts::types::Credentials) -> SdkConfig {
+    let credentials = Credentials::new(
+        session.access_key_id,
+        session.secret_access_key,
+        Some(session.session_token),
+        None,
+        "AssumeRole",
+    );
+    let mut entered = config.clone().into_builder();
+    entered.set_credentials_provider(Some(SharedCredentialsProvider::new(credentials)));
+    entered.build()
 }
 
 /// The configuration for calls in the account that the incident's credential belongs to.
