@@ -8,6 +8,7 @@ mod emergency;
 mod enroll;
 mod error;
 mod find;
+mod fleet;
 mod follow;
 mod incident;
 mod keys;
@@ -32,7 +33,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Cli, Command, EmergencyAction, EmergencyArgs};
+use crate::args::{Cli, Command, EmergencyAction, EmergencyArgs, PolicyAction, PolicyArgs};
 use crate::error::{Exit, Result};
 use crate::output::Out;
 use crate::place::Place;
@@ -64,6 +65,11 @@ async fn dispatch(cli: &Cli, out: &Out) -> Result<Exit> {
             emergency::check(out, file)
         }
         Command::Emergency(args) => emergency::run(&place().await?, out, args).await,
+        Command::Plan(args) => fleet::plan(&place().await?, out, args).await,
+        Command::Policy(PolicyArgs { action: PolicyAction::Check { file } }) => fleet::check(out, file),
+        Command::Policy(PolicyArgs { action: PolicyAction::Explain { user, policy } }) => {
+            fleet::explain(&place().await?, out, user, policy.as_deref()).await
+        }
         Command::Doctor => doctor::run(&place().await?, out).await,
         Command::Drill(args) => drill::run(&place().await?, out, args).await,
         // It speaks to nobody.

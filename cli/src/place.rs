@@ -86,6 +86,11 @@ impl Place {
         })
     }
 
+    /// The configuration that every client of this place has.
+    pub(crate) const fn config(&self) -> &SdkConfig {
+        &self.config
+    }
+
     /// LOCAL or AWS, so that nobody mistakes one for the other.
     pub(crate) fn kind(&self) -> &'static str {
         if self.endpoint.as_deref().is_some_and(is_loopback) { "LOCAL" } else { "AWS" }

@@ -1,10 +1,12 @@
 //! `keywheel rotate`: starts one run for each user, and follows them where that is asked for.
 
-use keywheel::policy::PolicyOverride;
+use keywheel::fleet::FleetPolicy;
+use keywheel::policy::{Policy, PolicyOverride};
 use keywheel::rotation::Request;
 
 use crate::args::Rotate;
-use crate::error::{Exit, Result};
+use crate::error::{Exit, Result, Trouble};
+use crate::fleet;
 use crate::follow::{self, Followed};
 use crate::managed::{self, Managed};
 use crate::output::Out;
@@ -15,7 +17,8 @@ use crate::switches::Switches;
 /// Runs the command. A name that leads nowhere is reported, and stops no other.
 pub(crate) async fn run(place: &Place, out: &Out, args: &Rotate) -> Result<Exit> {
     out.note(&place.line());
-    let policy = args.durations.checked()?;
+    let given = args.durations.checked()?;
+    let fleet = args.policy.as_deref().map(fleet::file).transpose()?;
     caution(place, out, args.dry_run).await;
     let mut worst = Exit::Done;
     let mut started: Vec<Followed> = Vec::new();
@@ -34,7 +37,10 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &Rotate) -> Result<Exit>
                 ));
                 continue;
             }
-            Ok(managed) => start(place, &managed, args, &policy).await,
+            Ok(managed) => match wish(place, &managed, fleet.as_ref(), &given).await {
+                Ok(policy) => start(place, &managed, args, policy).await,
+                Err(trouble) => Err(trouble),
+            },
             Err(trouble) => Err(trouble),
         };
         match run {
@@ -54,11 +60,34 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &Rotate) -> Result<Exit>
     Ok(worst)
 }
 
-async fn start(place: &Place, managed: &Managed, args: &Rotate, policy: &PolicyOverride) -> Result<Followed> {
+/// What the fleet's policy says about this user's run, and over it what the command line says.
+async fn wish(
+    place: &Place,
+    managed: &Managed,
+    fleet: Option<&FleetPolicy>,
+    given: &PolicyOverride,
+) -> Result<PolicyOverride> {
+    let Some(fleet) = fleet else { return Ok(given.clone()) };
+    let ruled = fleet::wish(place, managed, fleet).await?;
+    let wish = PolicyOverride {
+        overlap: given.overlap.or(ruled.overlap),
+        max_overlap: given.max_overlap.or(ruled.max_overlap),
+        quiet_window: given.quiet_window.or(ruled.quiet_window),
+        grace: given.grace.or(ruled.grace),
+        cache: given.cache.or(ruled.cache),
+        when_still_in_use: given.when_still_in_use.or(ruled.when_still_in_use),
+    };
+    match Policy::default().with(&wish) {
+        Ok(_) => Ok(wish),
+        Err(why) => Err(Trouble::new(format!("{why}."), "Give both durations, or neither.")),
+    }
+}
+
+async fn start(place: &Place, managed: &Managed, args: &Rotate, policy: PolicyOverride) -> Result<Followed> {
     let request = Request {
         secret: managed.secret.arn.as_str().to_owned(),
         reason: args.reason.into(),
-        policy: policy.clone(),
+        policy,
         dry_run: args.dry_run,
         roll_back: false,
         on_promoted: None,

@@ -1,6 +1,7 @@
 //! The Lambdas' binaries: found, built and set out for the deployment.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -9,6 +10,7 @@ use tokio::process::Command;
 
 use crate::error::{Error, Explain, Result};
 use crate::paths;
+use crate::process::Group;
 
 /// The packages of all Lambdas: every crate of `functions/` that has a program.
 pub(crate) fn packages() -> Result<Vec<String>> {
@@ -41,7 +43,14 @@ pub(crate) async fn set_out(dir: &Path) -> Result<()> {
 
 /// Cargo, as it was called for this program.
 pub(crate) fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    in_place(Command::new(cargo_program()))
+}
+
+fn cargo_program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+fn in_place(mut cargo: Command) -> Command {
     cargo.current_dir(paths::root());
     // What `cargo run` told us about the crate xtask would pass for a change of their settings with the build
     // scripts that read the same names, and have half of the SDK built anew.
@@ -59,6 +68,19 @@ pub(crate) async fn release(packages: &[String]) -> Result<BTreeMap<String, Path
     let mut build = cargo();
     build.args(["build", "--release"]);
     run(build, packages.iter().map(String::as_str)).await
+}
+
+/// Begins to build them for release with what others leave of the processors. Whoever asks for them with [`release`]
+/// waits until it has ended; where it fails, that one says why.
+pub(crate) fn release_ahead(packages: &[String]) -> Option<Group> {
+    let mut build = Command::new("nice");
+    build.args(["-n", "19"]).arg(cargo_program()).args(["build", "--release"]);
+    for package in packages {
+        build.args(["--package", package]);
+    }
+    let mut build = in_place(build);
+    build.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Group::spawn(&mut build).ok()
 }
 
 async fn build(packages: &[String]) -> Result<BTreeMap<String, PathBuf>> {

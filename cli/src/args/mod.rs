@@ -1,5 +1,6 @@
 //! The command line.
 
+mod fleet;
 mod leaks;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
@@ -8,6 +9,9 @@ use keywheel::rotation::Reason;
 use keywheel::switch::Mode;
 
 use crate::error::{EXIT_CODES, Trouble};
+#[cfg(test)]
+pub(crate) use fleet::SAMPLE;
+pub(crate) use fleet::{PlanArgs, PolicyAction, PolicyArgs};
 pub(crate) use leaks::{ContainmentArgs, Drill, EmergencyAction, EmergencyArgs, IncidentArgs, Revoke};
 
 /// Rotates AWS IAM access keys without downtime.
@@ -30,6 +34,7 @@ Examples:
   keywheel enroll --user svc-mail --secret app/mail put a user's key under management
   keywheel rotate --user svc-mail --wait            make a new key and follow the run
   keywheel rollback --user svc-mail                 bring the old key back
+  keywheel plan                                     which keys are due, and why
   keywheel resume --user svc-mail --wait 3d         give late users of the old key three more days
   keywheel revoke AKIAIOSFODNN7EXAMPLE --wait       a key has leaked: make it Inactive now
   keywheel incident                                 the keys that have leaked, and what was done
@@ -76,6 +81,10 @@ pub(crate) enum Command {
     Containment(ContainmentArgs),
     /// Show, check or set the policy that decides about findings
     Emergency(EmergencyArgs),
+    /// Show which keys are due, and what a run over all of them would do
+    Plan(PlanArgs),
+    /// Check the fleet's policy, or explain what it says about a user
+    Policy(PolicyArgs),
     /// Show which sources of leaks can reach this installation, and what keeps the others from it
     #[command(after_help = after(leaks::DOCTOR))]
     Doctor,
@@ -138,6 +147,9 @@ pub(crate) struct Rotate {
     /// Why
     #[arg(long, value_enum, default_value_t = Why::Manual)]
     pub(crate) reason: Why,
+    /// The fleet's policy, whose rules say how long a run of each user takes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<std::path::PathBuf>,
     #[command(flatten)]
     pub(crate) durations: Durations,
 }

@@ -24,6 +24,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::decide::making::Usual;
+use crate::pattern;
 use crate::triage::{Class, Severity, Source, Target};
 
 /// The longest that containment may be delayed.
@@ -162,7 +163,7 @@ impl Emergency {
                 && rule.below.is_none_or(|below| {
                     target.severity != Severity::Unknown && target.severity < below
                 })
-                && rule.user.as_deref().is_none_or(|wanted| user.is_some_and(|user| matches(wanted, user)))
+                && rule.user.as_deref().is_none_or(|wanted| user.is_some_and(|user| pattern::fits(wanted, user)))
         };
         self.rules.iter().find(fits).map_or_else(|| by_default(target.class), |rule| rule.then)
     }
@@ -175,16 +176,4 @@ const fn by_default(class: Class) -> Response {
         Class::PolicyDecides | Class::ResolveUserKeys | Class::OddKeyMaking => Response::Page,
         _ => Response::Now,
     }
-}
-
-fn matches(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
-    let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
-    for part in middle {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
 }

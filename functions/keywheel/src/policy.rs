@@ -14,6 +14,9 @@ pub struct Span(Duration);
 /// The longest duration a policy may name: an execution lives a year at most.
 const LONGEST: Duration = Duration::from_hours(8784);
 
+/// The seconds of a day.
+const DAY: u64 = 24 * 60 * 60;
+
 impl Span {
     /// A span of whole seconds.
     pub const fn seconds(seconds: u64) -> Self {
@@ -65,7 +68,13 @@ impl From<Span> for String {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
+        let (days, rest) = (self.0.as_secs() / DAY, self.0.as_secs() % DAY);
+        // From a month on humantime counts in months of 30.44 days, and nobody recognises their 90 days.
+        match (days, rest) {
+            (0..30, _) => humantime::format_duration(self.0).fmt(f),
+            (_, 0) => write!(f, "{days}days"),
+            (_, rest) => write!(f, "{days}days {}", humantime::format_duration(Duration::from_secs(rest))),
+        }
     }
 }
 
@@ -186,6 +195,10 @@ mod tests {
         {
             assert_eq!(text.parse::<Span>().unwrap(), span);
             assert_eq!(span.to_string().parse::<Span>().unwrap(), span);
+        }
+        for (text, span) in [("90days", Span::days(90)), ("45days 12h", Span::hours(45 * 24 + 12))] {
+            assert_eq!(span.to_string(), text);
+            assert_eq!(text.parse::<Span>().unwrap(), span);
         }
         for text in ["", "5", "soon", "-1h", "3 fortnights", "9999999d"] {
             assert!(text.parse::<Span>().unwrap_err().contains(text));

@@ -2,8 +2,9 @@
 
 `GET /_keywheel/requests?after=SEQ` lists calls (`&limit=N` the first of them,
 `&made=1` only those that made a key), `DELETE` empties the list;
-`GET` and `POST /_keywheel/faults` show and plan faults. Both answer only to
-this machine's tests: they are not signed and not part of any AWS interface.
+`GET` and `POST /_keywheel/faults` show and plan faults; `POST /_keywheel/ages`
+makes keys older. All answer only to this machine's tests: they are not signed
+and not part of any AWS interface.
 """
 
 import asyncio
@@ -146,6 +147,9 @@ def _admin(method: str, path: str, query: dict, body: bytes) -> tuple[int, objec
             except (ValueError, TypeError) as error:
                 reason = str(error)
             return (400, {"error": reason}) if reason else (200, faults.remaining())
+    if (method, path) == ("POST", "/_keywheel/ages"):
+        reason = iam.set_ages(json.loads(body or b"{}"))
+        return (400, {"error": reason}) if reason else (200, {})
     return 404, {"error": f"nothing at {method} {path}"}
 
 

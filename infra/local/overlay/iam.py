@@ -7,6 +7,9 @@ own user; quotas of a user's inline and managed policies.
 """
 
 import base64
+import csv
+import io
+from datetime import datetime, timedelta, timezone
 from xml.sax.saxutils import escape
 
 from ministack.core.responses import get_account_id
@@ -297,6 +300,27 @@ def _report_date(stamp: str) -> str:
     return stamp.replace("Z", "+00:00")
 
 
+def set_ages(days_by_key: dict) -> str | None:
+    """Make keys so many days old; the reason when one of them is not there, and then nothing is changed.
+
+    Nobody can wait for a key to become due.
+    """
+    unknown = [key_id for key_id in days_by_key if key_id not in iam._access_keys]
+    if unknown:
+        return f"there is no key {unknown[0]}"
+    for key_id, days in days_by_key.items():
+        created = datetime.now(timezone.utc) - timedelta(days=days)
+        iam._access_keys[key_id]["CreateDate"] = created.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None
+
+
+def _csv_row(columns: list) -> str:
+    """Quoted where it must be: a user's name may hold a comma."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(columns)
+    return line.getvalue()
+
+
 def _build_credential_report() -> str:
     """With the last use of each key, and dates spelled as the real report spells them."""
     account, now = get_account_id(), _report_date(iam._now())
@@ -323,7 +347,7 @@ def _build_credential_report() -> str:
             key, used = keys[slot], keys[slot].get("LastUsed")
             columns += ["true" if key["Status"] == "Active" else "false", _report_date(key["CreateDate"])]
             columns += [_report_date(used["date"]), used["region"], used["service"]] if used else ["N/A"] * 3
-        rows.append(",".join(columns + certificates))
+        rows.append(_csv_row(columns + certificates))
     return "\n".join(rows)
 
 

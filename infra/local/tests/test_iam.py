@@ -4,9 +4,10 @@ import csv
 import io
 import json
 import time
+import urllib.error
 from datetime import datetime, timezone
 
-from emulator import ACCOUNT, Case, client, fresh
+from emulator import ACCOUNT, Case, admin, client, fresh
 
 EVERYTHING = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 
@@ -115,6 +116,21 @@ class Keys(Case):
                                                        row["access_key_1_last_used_region"]))
         self.assertIsNotNone(datetime.fromisoformat(row["access_key_1_last_used_date"]).tzinfo)
         self.assertEqual(("false", "N/A"), (row["access_key_2_active"], row["access_key_2_last_used_date"]))
+
+    def test_a_key_can_be_made_older_and_a_comma_in_a_name_is_quoted(self):
+        iam, user = client("iam"), fresh("one,two")
+        iam.create_user(UserName=user)
+        key = self.make_key(user)["AccessKeyId"]
+        admin("POST", "/_keywheel/ages", {key: 100})
+        listed = iam.list_access_keys(UserName=user)["AccessKeyMetadata"][0]["CreateDate"]
+        self.assertEqual(100, (datetime.now(timezone.utc) - listed).days)
+        iam.generate_credential_report()
+        rows = csv.DictReader(io.StringIO(iam.get_credential_report()["Content"].decode()))
+        row = next(row for row in rows if row["user"] == user)
+        self.assertEqual(listed, datetime.fromisoformat(row["access_key_1_last_rotated"]))
+        with self.assertRaises(urllib.error.HTTPError):
+            admin("POST", "/_keywheel/ages", {key: 1, "AKIANOBODY": 1})
+        self.assertEqual(listed, iam.list_access_keys(UserName=user)["AccessKeyMetadata"][0]["CreateDate"])
 
 
 class Quotas(Case):

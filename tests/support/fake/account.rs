@@ -244,6 +244,8 @@ pub struct Options {
     pub limit_races: bool,
     /// Items a page, for every list.
     pub page: usize,
+    /// Whether IAM makes no credential report, as it was asked too often.
+    pub report_refused: bool,
     /// Whether the bus answers 200 with failed entries.
     pub bus_fails_entries: bool,
 }

@@ -66,6 +66,10 @@ impl State {
             "DeleteAccessKey" => self.delete(request),
             "GetAccessKeyLastUsed" => self.last_used(request),
             "TagUser" => Ok(self.tag_user(request)),
+            "ListUsers" => Ok(self.list_users(request)),
+            "GenerateCredentialReport" => self.generate_report(),
+            "GetAccountSummary" => Ok(Self::account_summary()),
+            "GetCredentialReport" => self.get_report(request),
             _ => self.unknown(request),
         }
     }
@@ -288,7 +292,7 @@ impl State {
 }
 
 /// The uses that IAM notes: of each span the first. A key that is Inactive is refused, and that is no use.
-fn recorded(key: &Key) -> impl Iterator<Item = (Timestamp, &'static str)> {
+pub(super) fn recorded(key: &Key) -> impl Iterator<Item = (Timestamp, &'static str)> {
     let mut uses: Vec<_> = key.uses.iter().filter(|once| key.active_at(once.at)).collect();
     uses.sort_by_key(|once| once.at);
     let mut span = None;

@@ -11,6 +11,7 @@ mod events;
 mod iam;
 mod integration;
 mod policies;
+mod report;
 mod secrets;
 mod state;
 mod states;

@@ -226,6 +226,9 @@ fn describe(secret: &Secret) -> Value {
     if let Some(deleted) = secret.deleted {
         reply["DeletedDate"] = deleted.as_second().into();
     }
+    if let Some(changed) = secret.versions.iter().map(|version| version.created).max() {
+        reply["LastChangedDate"] = changed.as_second().into();
+    }
     if let Some(region) = &secret.primary_region {
         reply["PrimaryRegion"] = region.clone().into();
     }

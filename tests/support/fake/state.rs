@@ -37,6 +37,10 @@ pub struct State {
     pub users: BTreeMap<String, User>,
     /// Inline policies of roles that are not Keywheel's, by the role's name, kept as users are.
     pub their_roles: BTreeMap<String, BTreeMap<String, String>>,
+    /// The credential report, and when it was made.
+    pub report: Option<(Timestamp, String)>,
+    /// Whether one is being made.
+    pub report_begun: bool,
     /// Customer managed policies by ARN.
     pub managed: BTreeMap<String, String>,
     /// The accounts of keys that are not of this one.
@@ -109,11 +113,14 @@ impl State {
                 trail_delay: Duration::from_mins(2),
                 limit_races: false,
                 page: 100,
+                report_refused: false,
                 bus_fails_entries: false,
             },
             denied: BTreeSet::new(),
             users: BTreeMap::new(),
             their_roles: BTreeMap::new(),
+            report: None,
+            report_begun: false,
             managed: BTreeMap::new(),
             foreign: BTreeMap::new(),
             external_id: None,

@@ -10,7 +10,7 @@
 
 mod cases;
 mod measure;
-mod release;
+pub(crate) mod release;
 mod report;
 mod runtime;
 mod services;

@@ -8,7 +8,7 @@ use tokio::process::Command;
 use super::cases::CASES;
 use super::measure::Subject;
 use crate::error::{Explain, Result};
-use crate::process::output;
+use crate::process::{Group, output};
 use crate::venv::Venv;
 use crate::{lambdas, paths};
 
@@ -17,12 +17,20 @@ fn peers() -> PathBuf {
     paths::root().join("xtask/bench")
 }
 
+fn names() -> Vec<String> {
+    CASES.iter().map(|case| case.name.to_owned()).collect()
+}
+
+/// See [`lambdas::release_ahead`].
+pub(crate) fn ahead() -> Option<Group> {
+    lambdas::release_ahead(&names())
+}
+
 /// The Lambdas: built, or those of a directory that holds them under their names.
 pub(crate) async fn lambdas(given: Option<&Path>) -> Result<BTreeMap<String, PathBuf>> {
-    let names: Vec<String> = CASES.iter().map(|case| case.name.to_owned()).collect();
     match given {
-        Some(dir) => Ok(names.into_iter().map(|name| (name.clone(), dir.join(name))).collect()),
-        None => lambdas::release(&names).await,
+        Some(dir) => Ok(names().into_iter().map(|name| (name.clone(), dir.join(name))).collect()),
+        None => lambdas::release(&names()).await,
     }
 }
 

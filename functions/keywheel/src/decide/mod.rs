@@ -5,6 +5,7 @@ use std::time::Duration;
 pub mod contain;
 pub mod create;
 pub mod delete;
+pub mod due;
 pub mod entry;
 pub mod gate;
 pub mod making;

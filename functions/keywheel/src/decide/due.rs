@@ -1,0 +1,517 @@
+//! Which keys of an account are due, and what a run over all of them would do.
+//!
+//! Whatever could not be read is skipped and said, never rotated.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::clock::after;
+use crate::fleet::FleetPolicy;
+use crate::fleet::estate::{Blind, Close, Current, Estate, Look, Looks, Row, Slot, Source, Tagged, Used};
+use crate::fleet::plan::{Action, Line, Plan};
+use crate::fleet::policy::{Exemption, Terms};
+use crate::fleet::rules::{self, Decided, Standing, Subject};
+use crate::ids::{AccessKeyId, SecretArn};
+use crate::key::{self, KeyFacts};
+
+/// How the credential report calls the account's root user.
+pub const ROOT: &str = "<root_account>";
+
+/// How long before its last day an exemption is reported.
+const ENDS_SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+/// The users that need a closer look, each with its secret: managed by one secret, not exempt, and with a key that may
+/// have reached its age, or none that works.
+pub fn to_look_at(policy: &FleetPolicy, estate: &Estate, now: Timestamp) -> Vec<(String, SecretArn)> {
+    let desk = Desk::new(policy, estate, now);
+    let needs = |row: &Row| {
+        let Some(Ok(managed)) = desk.managed(row) else { return None };
+        let wanted = desk.exemption(row).is_none() && desk.may_be_due(row, &managed);
+        wanted.then(|| (row.user.clone(), managed.secret.arn.clone()))
+    };
+    estate.users.iter().filter_map(needs).collect()
+}
+
+/// The plan. `looks` holds the users that [`to_look_at`] named.
+pub fn plan(policy: &FleetPolicy, estate: &Estate, looks: &Looks, now: Timestamp) -> Plan {
+    let desk = Desk::new(policy, estate, now);
+    let (mut rotate, mut rest) = (Vec::new(), Vec::new());
+    rest.extend(desk.root());
+    for row in &estate.users {
+        match desk.managed(row) {
+            None => rest.extend(desk.unmanaged(row)),
+            Some(Err(line)) => rest.push(line),
+            Some(Ok(managed)) => {
+                let line = desk.verdict(row, &managed, looks.get(&row.user));
+                rest.extend(desk.two_keys(row, &managed, &line));
+                let list = if line.action == Action::Rotate { &mut rotate } else { &mut rest };
+                list.push(line);
+            }
+        }
+        rest.extend(desk.unused(row));
+    }
+    rest.extend(desk.strangers());
+    rest.extend(desk.exemptions());
+    rest.extend(estate.blind.iter().map(|blind| desk.unread(blind)));
+    // The canary first, then the oldest: if a limit cuts the list, what is left is the least urgent.
+    rotate.sort_by_key(|line| (line.wave, Reverse(line.age_days), line.user.clone()));
+    desk.limit(&mut rotate);
+    rest.sort_by(|a, b| (a.action, &a.user, a.code).cmp(&(b.action, &b.user, b.code)));
+    let (rotate, held): (Vec<Line>, Vec<Line>) =
+        rotate.into_iter().partition(|line| line.action == Action::Rotate);
+    Plan { lines: rotate.into_iter().chain(held).chain(rest).collect() }
+}
+
+/// A user with its one secret and what holds for it.
+struct Managed<'a> {
+    secret: &'a Tagged,
+    decided: Decided,
+}
+
+/// What a plan is made with.
+struct Desk<'a> {
+    policy: &'a FleetPolicy,
+    estate: &'a Estate,
+    by_user: BTreeMap<&'a str, Vec<&'a Tagged>>,
+    now: Timestamp,
+}
+
+impl<'a> Desk<'a> {
+    fn new(policy: &'a FleetPolicy, estate: &'a Estate, now: Timestamp) -> Self {
+        let mut by_user: BTreeMap<&str, Vec<&Tagged>> = BTreeMap::new();
+        for secret in &estate.secrets {
+            by_user.entry(&secret.user).or_default().push(secret);
+        }
+        Self { policy, estate, by_user, now }
+    }
+
+    fn line(&self, user: &str, action: Action, code: &'static str, why: impl Into<String>) -> Line {
+        Line {
+            user: user.to_owned(),
+            account: self.estate.account.clone(),
+            key_id: None,
+            age_days: None,
+            rule: None,
+            wave: None,
+            action,
+            code,
+            why: why.into(),
+            secret: None,
+            owner: None,
+            terms: None,
+        }
+    }
+
+    fn subject<'s>(&'s self, row: &'s Row) -> Subject<'s> {
+        let secrets = self.by_user.get(row.user.as_str());
+        let tags = secrets.and_then(|secrets| secrets.first()).map(|secret| &secret.tags);
+        Subject { account: &self.estate.account, user: &row.user, path: &row.path, tags }
+    }
+
+    /// The exemption that holds for the user.
+    fn exemption(&self, row: &Row) -> Option<&'a Exemption> {
+        match self.policy.exemption(&self.subject(row), self.now) {
+            Some((exemption, Standing::Holds)) => Some(exemption),
+            _ => None,
+        }
+    }
+
+    /// The user's secret and what holds for it; `None` where no secret names the user, and a line where it must be
+    /// left alone whatever its key's age.
+    fn managed(&self, row: &Row) -> Option<Result<Managed<'a>, Line>> {
+        let all = self.by_user.get(row.user.as_str())?;
+        let skip = |code, why| Some(Err(self.line(&row.user, Action::Skip, code, why)));
+        let own: Vec<&Tagged> = all.iter().copied().filter(|secret| secret.replica_of.is_none()).collect();
+        let secret = match own[..] {
+            [secret] => secret,
+            [] => {
+                let there: Vec<&str> = all.iter().filter_map(|secret| secret.replica_of.as_deref()).collect();
+                let why = format!(
+                    "Its secret's primary is in {}, which was not asked: name that region in the policy.",
+                    there.join(", ")
+                );
+                return skip("PrimaryElsewhere", why);
+            }
+            _ => {
+                let names: Vec<&str> = own.iter().map(|secret| secret.arn.as_str()).collect();
+                let why = format!(
+                    "{} secrets are tagged for this user: {}. A user's key lives in one: take the tag off the others.",
+                    names.len(),
+                    names.join(", ")
+                );
+                return skip("TwoManagedSecrets", why);
+            }
+        };
+        match self.policy.decide(&self.subject(row)) {
+            Ok(decided) => Some(Ok(Managed { secret, decided })),
+            Err(why) => skip("NoSuchRule", format!("No rule decides: {why}.")),
+        }
+    }
+
+    fn days(&self, since: Option<Timestamp>) -> Option<i64> {
+        // A time to come is one of a clock that is ahead.
+        since.map(|since| self.now.duration_since(since).max(SignedDuration::ZERO).as_hours() / 24)
+    }
+
+    fn is_over(&self, since: Option<Timestamp>, terms: &Terms) -> bool {
+        since.is_some_and(|since| after(since, terms.max_age.get()) <= self.now)
+    }
+
+    /// Whether a closer look is worth its calls. The report's dates are those of a key's last switch, so a secret that
+    /// nobody has changed for so long is asked for as well: what it holds is as old.
+    fn may_be_due(&self, row: &Row, managed: &Managed<'_>) -> bool {
+        let terms = &managed.decided.terms;
+        let mut active = row.keys.iter().filter(|key| key.active).peekable();
+        let none_works = !row.keys.is_empty() && active.peek().is_none();
+        none_works
+            || active.any(|key| key.since.is_none() || self.is_over(key.since, terms))
+            || !row.keys.is_empty() && self.is_over(managed.secret.changed, terms)
+    }
+
+    /// What becomes of a managed user.
+    fn verdict(&self, row: &Row, managed: &Managed<'_>, look: Option<&Look>) -> Line {
+        let terms = &managed.decided.terms;
+        let newest = row.keys.iter().filter_map(|key| key.since).max();
+        let base = Line {
+            age_days: self.days(newest),
+            rule: Some(managed.decided.rule.clone()),
+            secret: Some(managed.secret.arn.clone()),
+            owner: terms.owner.clone(),
+            ..self.line(&row.user, Action::Skip, "", "")
+        };
+        let skip = |code, why: String| Line { code, why, ..base.clone() };
+        if let Some(exemption) = self.exemption(row) {
+            let Exemption { until, owner, reason, .. } = exemption;
+            return skip("Exempt", format!("Exempt until {until} ({owner}: {reason})."));
+        }
+        if row.keys.is_empty() {
+            let why =
+                format!("{} no key: `keywheel rotate --user {}` makes the first.", self.had(), row.user);
+            return skip("NoKey", why);
+        }
+        if !self.may_be_due(row, managed) {
+            return skip("NotDue", self.until_due(newest, terms));
+        }
+        match look {
+            Some(Look::Seen(close)) => self.close(&base, (&managed.secret.arn, terms), close),
+            Some(Look::Gone) => skip("NoSuchUser", "The user is gone since IAM made its report.".to_owned()),
+            Some(Look::Unread(why)) => skip("Unread", format!("It could not be read: {why}.")),
+            None => skip("Unread", "Nobody has looked at it.".to_owned()),
+        }
+    }
+
+    /// The verdict on a user whose key may be due: what a run would find.
+    fn close(&self, base: &Line, (secret, terms): (&SecretArn, &Terms), close: &Close) -> Line {
+        let user = &base.user;
+        let skip = |code, why: String| Line { code, why, age_days: None, ..base.clone() };
+        if close.secret.as_deref() != Some(secret.as_str()) {
+            let named = close.secret.as_deref().unwrap_or("no secret");
+            let why = format!("The secret's tag names this user, and the user's own tag names {named}.");
+            return skip("TagsDisagree", why);
+        }
+        if close.keys.is_empty() {
+            return skip("NoKey", format!("It has no key: `keywheel rotate --user {user}` makes the first."));
+        }
+        let current = match (&close.current, &close.keys[..]) {
+            (Current::Key(id), keys) => {
+                let Some(key) = key::find(keys, id) else {
+                    let why = format!("Its secret holds key {id}, which the user does not have.");
+                    return skip("CurrentKeyUnknown", why);
+                };
+                key
+            }
+            // Whoever may not read the value takes the only key there is for the one it holds.
+            (Current::Hidden(_), [key]) => key,
+            (Current::Hidden(why), _) => {
+                let why = format!(
+                    "It has {}, and which of them is current may not be read ({why}).",
+                    listed(&close.keys)
+                );
+                return skip("TwoKeys", why);
+            }
+            (Current::Nothing, keys) => {
+                let why = format!(
+                    "Its secret holds no key, and the user has {}: a run would make another, and leave what is there as it is. `keywheel enroll --user {user} --secret {secret} --retire <key>` gives one up.",
+                    listed(keys)
+                );
+                return skip("NothingStored", why);
+            }
+            (Current::Unfit(why), _) => {
+                return skip("Unfit", format!("Its secret cannot be rotated: {why}."));
+            }
+        };
+        let line = |action, code, key: &AccessKeyId, why: String| Line {
+            action,
+            code,
+            why,
+            key_id: Some(key.clone()),
+            age_days: self.days(current.created),
+            wave: (action == Action::Rotate).then_some(terms.wave),
+            terms: (action == Action::Rotate).then(|| terms.clone()),
+            ..base.clone()
+        };
+        let skip = |code, why: String| line(Action::Skip, code, &current.id, why);
+        if !current.is_active() {
+            let why = format!(
+                "Its current key {} is Inactive, and its consumers are refused. Find out why first: if it leaked (`keywheel incident {}`), `keywheel rotate --user {user} --reason leaked`.",
+                current.id, current.id
+            );
+            return skip("CurrentInactive", why);
+        }
+        let Some(days) = self.days(current.created) else {
+            return skip("AgeUnknown", format!("IAM does not say how old key {} is.", current.id));
+        };
+        if !self.is_over(current.created, terms) {
+            return skip("NotDue", self.until_due(current.created, terms));
+        }
+        let age = format!("key is {days} days old, and due at {}", terms.max_age);
+        let others: Vec<&KeyFacts> = close.keys.iter().filter(|key| key.id != current.id).collect();
+        match others[..] {
+            [] => {
+                let hidden = if matches!(close.current, Current::Hidden(_)) {
+                    " That its secret holds this one could not be read."
+                } else {
+                    ""
+                };
+                line(Action::Rotate, "Due", &current.id, format!("Its {age}.{hidden}"))
+            }
+            [other] if close.retire.as_ref() == Some(&other.id) && close.keep.as_ref() != Some(&other.id) => {
+                let why = format!("Its {age}; key {} is retired first, as its owner said.", other.id);
+                line(Action::Rotate, "Retire", &other.id, why)
+            }
+            _ => {
+                let why = format!(
+                    "Its {age}, and it has {}, so that none can be made: `keywheel rotate --user {user} --dry-run` says what a run makes of them.",
+                    listed(&close.keys)
+                );
+                skip("TwoKeys", why)
+            }
+        }
+    }
+
+    /// How a sentence about the report begins.
+    fn had(&self) -> String {
+        match &self.estate.source {
+            Source::Report(at) => format!("When IAM made its report ({at}) the user had"),
+            Source::Lists(_) => "The user has".to_owned(),
+        }
+    }
+
+    fn until_due(&self, newest: Option<Timestamp>, terms: &Terms) -> String {
+        let due = newest.map(|made| after(made, terms.max_age.get()));
+        match due.filter(|due| *due > self.now) {
+            Some(due) => format!("Its key is due on {}.", due.strftime("%Y-%m-%d")),
+            None => "Its key is not due.".to_owned(),
+        }
+    }
+
+    /// Two keys are the ordinary state of an overlap and of a grace. Beyond both, somebody should know why.
+    fn two_keys(&self, row: &Row, managed: &Managed<'_>, verdict: &Line) -> Option<Line> {
+        let policy = &managed.decided.terms.policy;
+        let newest = row.keys.iter().filter_map(|key| key.since).max()?;
+        let long = after(newest, policy.max_overlap.get() + policy.grace.get()) <= self.now;
+        (row.keys.len() > 1 && long && verdict.code != "TwoKeys").then(|| Line {
+            rule: Some(managed.decided.rule.clone()),
+            secret: Some(managed.secret.arn.clone()),
+            owner: managed.decided.terms.owner.clone(),
+            ..self.line(
+                &row.user,
+                Action::Find,
+                "TwoKeys",
+                format!(
+                    "It has had two keys since {}, longer than a longest overlap and a grace: `keywheel status --user {}` says why.",
+                    newest.strftime("%Y-%m-%d"),
+                    row.user
+                ),
+            )
+        })
+    }
+
+    /// What there is to say of a user that no secret names.
+    fn unmanaged(&self, row: &Row) -> Vec<Line> {
+        let Ok(decided) = self.policy.decide(&self.subject(row)) else { return Vec::new() };
+        if self.exemption(row).is_some() {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        let active: Vec<&Slot> = row.keys.iter().filter(|key| key.active).collect();
+        let blind = self.estate.blind.iter().any(|blind| matches!(blind, Blind::Region { .. }));
+        for key in active.iter().filter(|key| self.is_over(key.since, &decided.terms)) {
+            let days = self.days(key.since).unwrap_or_default();
+            let (code, what) = if blind {
+                (
+                    "PerhapsUnmanaged",
+                    "whether it is managed is not known, as a region could not be read".to_owned(),
+                )
+            } else {
+                let regions = self.estate.regions.join(", ");
+                let enroll = format!("`keywheel enroll --user {} --secret <secret>`", row.user);
+                (
+                    "OverAge",
+                    format!("no secret in {regions} names the user: {enroll} puts it under management"),
+                )
+            };
+            let why = format!("A key of it is {days} days old, and {what}.");
+            found.push(Line {
+                key_id: key.id.clone(),
+                age_days: Some(days),
+                ..self.line(&row.user, Action::Find, code, why)
+            });
+        }
+        if active.len() > 1 {
+            let why = format!("It has {} Active keys.", active.len());
+            found.push(self.line(&row.user, Action::Find, "TwoActive", why));
+        }
+        found
+    }
+
+    /// Active keys that nobody has used for long.
+    fn unused(&self, row: &Row) -> Vec<Line> {
+        let quiet = |since: Timestamp| after(since, self.policy.unused_after.get()) <= self.now;
+        let why = |key: &Slot| match key.used {
+            Used::At(at) if quiet(at) => {
+                Some(format!("An Active key of it was used last on {}.", at.strftime("%Y-%m-%d")))
+            }
+            Used::Never if key.since.is_some_and(quiet) => {
+                Some("An Active key of it has never been used.".to_owned())
+            }
+            _ => None,
+        };
+        let line = |key: &Slot, why| Line {
+            key_id: key.id.clone(),
+            age_days: self.days(key.since),
+            ..self.line(&row.user, Action::Find, "Unused", why)
+        };
+        let active = row.keys.iter().filter(|key| key.active);
+        active.filter_map(|key| why(key).map(|why| line(key, why))).collect()
+    }
+
+    fn root(&self) -> Option<Line> {
+        let (code, why) = match self.estate.root_key {
+            Some(false) => return None,
+            Some(true) => {
+                ("RootKey", "The root user has an access key: nothing limits what it may do. Delete it.")
+            }
+            None => ("RootUnread", "Whether the root user has an access key could not be read."),
+        };
+        Some(self.line(ROOT, Action::Find, code, why))
+    }
+
+    fn unread(&self, blind: &Blind) -> Line {
+        let (user, code, why) = match blind {
+            Blind::Region { region, why } => {
+                let why =
+                    format!("The secrets of {region} could not be listed ({why}): their users are skipped.");
+                ("", "RegionUnread", why)
+            }
+            Blind::Row { line, user, why } => {
+                let why = format!(
+                    "Line {line} of IAM's credential report cannot be understood ({why}): its user is skipped."
+                );
+                (user.as_str(), "RowUnread", why)
+            }
+            Blind::User { user, why } => {
+                (user.as_str(), "UserUnread", format!("Its keys could not be listed ({why}): it is skipped."))
+            }
+        };
+        self.line(user, Action::Find, code, why)
+    }
+
+    /// Secrets that name a user whom IAM does not have, or did not have when the report was made.
+    fn strangers(&self) -> Vec<Line> {
+        let mut known: BTreeSet<&str> = self.estate.users.iter().map(|row| row.user.as_str()).collect();
+        known.extend(self.estate.blind.iter().filter_map(|blind| match blind {
+            Blind::Row { user, .. } | Blind::User { user, .. } => Some(user.as_str()),
+            Blind::Region { .. } => None,
+        }));
+        let when = match &self.estate.source {
+            Source::Report(at) => format!(" when it made its report ({at})"),
+            Source::Lists(_) => String::new(),
+        };
+        let unknown = self.by_user.iter().filter(|(user, _)| !known.contains(*user));
+        unknown
+            .map(|(user, secrets)| Line {
+                secret: secrets.first().map(|secret| secret.arn.clone()),
+                ..self.line(user, Action::Skip, "NoSuchUser", format!("IAM had no such user{when}."))
+            })
+            .collect()
+    }
+
+    /// Exemptions that end, have ended, or are for nobody: a name that is mistyped exempts no one.
+    fn exemptions(&self) -> Vec<Line> {
+        let mut found = Vec::new();
+        let soon =
+            self.now.saturating_add(ENDS_SOON).unwrap_or(Timestamp::MAX).to_zoned(TimeZone::UTC).date();
+        let deciding: Vec<(&Exemption, Standing)> = self
+            .estate
+            .users
+            .iter()
+            .filter_map(|row| self.policy.exemption(&self.subject(row), self.now))
+            .collect();
+        for exemption in &self.policy.exemptions {
+            let Exemption { user, until, owner, .. } = exemption;
+            let elsewhere = |account: &str| account != self.estate.account;
+            if exemption.account.as_ref().is_some_and(|account| elsewhere(account.as_str())) {
+                continue;
+            }
+            let standing =
+                deciding.iter().find(|(other, _)| *other == exemption).map(|(_, standing)| *standing);
+            let (code, why) = match standing {
+                Some(Standing::Expired) => {
+                    ("ExemptionExpired", format!("Its exemption ended on {until} ({owner})."))
+                }
+                Some(Standing::Holds) if *until < soon => {
+                    ("ExemptionEnds", format!("Its exemption ends on {until} ({owner})."))
+                }
+                Some(Standing::Holds) => continue,
+                None if self.estate.users.iter().any(|row| rules::names(user, &row.user)) => continue,
+                None => ("ExemptionFitsNobody", format!("No user has the name of this exemption ({owner}).")),
+            };
+            found.push(self.line(user, Action::Find, code, why));
+        }
+        found
+    }
+
+    /// Leaves no more to be rotated than the policy allows now. The list is in its order.
+    fn limit(&self, rotate: &mut [Line]) {
+        let limits = &self.policy.limits;
+        let frozen = limits.frozen(self.now);
+        let allowed = usize::try_from(limits.keys_per_run).unwrap_or(usize::MAX);
+        for (index, line) in rotate.iter_mut().enumerate() {
+            let (code, why) = match frozen {
+                Some(freeze) => {
+                    ("Frozen", format!("Nothing is rotated until {} ({}).", freeze.until, freeze.reason))
+                }
+                None if index >= allowed => {
+                    ("Limit", format!("A run rotates {allowed} keys; this one is for the next."))
+                }
+                None => continue,
+            };
+            *line = Line {
+                action: Action::Skip,
+                code,
+                why: format!("{} {why}", line.why),
+                wave: None,
+                terms: None,
+                ..line.clone()
+            };
+        }
+    }
+}
+
+/// Keys in a sentence: their number, and each with what tells it from the others.
+fn listed(keys: &[KeyFacts]) -> String {
+    let one = |key: &KeyFacts| {
+        let made = key.created.map_or_else(String::new, |made| format!(" of {}", made.strftime("%Y-%m-%d")));
+        let state = if key.is_active() { "" } else { ", Inactive" };
+        format!("{}{made}{state}", key.id)
+    };
+    let number = if keys.len() == 1 { "1 key".to_owned() } else { format!("{} keys", keys.len()) };
+    format!("{number} ({})", keys.iter().map(one).collect::<Vec<_>>().join("; "))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn mistakes(document: Value) -> Vec<String> {
+    match FleetPolicy::read(document) {
+        Ok(_) => Vec::new(),
+        Err(mistakes) => mistakes.iter().map(Mistake::to_string).collect(),
+    }
+}
+
+/// The one mistake of a document.
+fn mistake(document: &Value) -> String {
+    let found = mistakes(document.clone());
+    assert_eq!(found.len(), 1, "{document}: {found:?}");
+    found.into_iter().next().unwrap()
+}
+
+fn rule(fields: &Value) -> Value {
+    let mut rule = json!({"name": "r"});
+    rule.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    json!({"rules": [rule]})
+}
+
+#[test]
+fn an_empty_policy_and_every_frequency_are_right() {
+    assert_eq!(mistakes(json!({})), [""; 0]);
+    for frequency in ["daily", "weekly", "monthly", "90d"] {
+        assert_eq!(mistakes(json!({"defaults": {"frequency": frequency}})), [""; 0], "{frequency}");
+    }
+}
+
+#[test]
+fn every_kind_of_mistake_is_named_at_its_place() {
+    let exemption = |field: &str, value: Value| {
+        let mut exemption = json!({"user": "a", "owner": "b", "reason": "c", "until": "2027-03-31"});
+        exemption[field] = value;
+        json!({"exemptions": [exemption]})
+    };
+    let freeze = |field: &str, value: Value| {
+        let mut freeze =
+            json!({"from": "2026-12-20T00:00:00Z", "until": "2027-01-04T00:00:00Z", "reason": "x"});
+        freeze[field] = value;
+        json!({"limits": {"freeze": [freeze]}})
+    };
+    let set = |field: &str, value: Value| rule(&json!({"set": {field: value}}));
+    let table = [
+        (json!([]), "", "a policy has fields"),
+        (json!("fleet"), "", "a policy has fields"),
+        (json!({"defaults": []}), "defaults", "a list stands"),
+        (json!({"rules": [["a"]]}), "rules[0]", "a list stands"),
+        (json!({"default": {}}), "default", "unknown field `default`"),
+        (json!({"defaults": {"max-age": "90d"}}), "defaults.max-age", "unknown field `max-age`"),
+        (json!({"defaults": {"frequency": "hourly"}}), "defaults.frequency", "unknown variant `hourly`"),
+        (json!({"defaults": {"max_age": 90}}), "defaults.max_age", "expected a string"),
+        (json!({"defaults": {"grace": "soon"}}), "defaults.grace", "\"soon\" is not understood"),
+        (json!({"defaults": {"overlap": "15d"}}), "defaults.overlap", "longer than the longest overlap"),
+        (json!({"defaults": {"max_age": "21d"}}), "defaults.max_age", "have passed"),
+        (json!({"defaults": {"quiet_window": "4h"}}), "defaults.quiet_window", "4h 15m"),
+        (json!({"defaults": {"cache": "14d"}}), "defaults.cache", "ever fall quiet"),
+        (json!({"defaults": {"when_still_in_use": "delete"}}), "defaults.when_still_in_use", "`delete`"),
+        (json!({"defaults": {"wave": -1}}), "defaults.wave", "invalid value"),
+        (set("wave", json!(100)), "rules[0].set.wave", "0 to 99"),
+        (set("owner", json!(" ")), "rules[0].set.owner", "has a name"),
+        (set("max_age", json!("800d")), "rules[0].set.max_age", "longer than a year"),
+        (set("grace", json!("80d")), "rules[0].set.grace", "before the longest overlap"),
+        (json!({"rules": [{"set": {}}]}), "rules[0]", "missing field `name`"),
+        (json!({"rules": [{"name": "a b"}]}), "rules[0].name", "not a name"),
+        (json!({"rules": [{"name": "defaults"}]}), "rules[0].name", "means the defaults"),
+        (
+            json!({"rules": [{"name": "a", "match": {"user": "x"}}, {"name": "a"}]}),
+            "rules[1].name",
+            "as well",
+        ),
+        (json!({"rules": null}), "rules", "nothing stands behind"),
+        (json!({"defaults": {"grace": "1m"}}), "defaults.grace", "shorter than 1h"),
+        (json!({"defaults": {"overlap": "0s"}}), "defaults.overlap", "shorter than 1h"),
+        (rule(&json!({"match": {"user": "a b"}})), "rules[0].match.user", "fits no user"),
+        (rule(&json!({"match": {"user": null}})), "rules[0].match.user", "nothing stands behind"),
+        (rule(&json!({"match": {"path": "vendors/"}})), "rules[0].match.path", "begins and ends"),
+        (rule(&json!({"match": {"account": 12}})), "rules[0].match.account", "12 digits, in quotes"),
+        (rule(&json!({"match": {"tags": {"team": 1}}})), "rules[0].match.tags.team", "expected a string"),
+        (rule(&json!({"match": {"name": "x"}})), "rules[0].match.name", "unknown field `name`"),
+        (exemption("owner", json!("")), "exemptions[0].owner", "says its owner"),
+        (exemption("reason", json!(" ")), "exemptions[0].reason", "says its reason"),
+        (exemption("until", json!("31.03.2027")), "exemptions[0].until", "like 2027-03-31"),
+        (exemption("user", json!("*/x")), "exemptions[0].user", "fits no user"),
+        (
+            json!({"exemptions": [{"user": "a", "owner": "b", "reason": "c"}]}),
+            "exemptions[0]",
+            "missing field `until`",
+        ),
+        (freeze("until", json!("2026-12-20T00:00:00Z")), "limits.freeze[0].until", "begins at"),
+        (freeze("from", json!("2026-12-20")), "limits.freeze[0].from", "with its zone"),
+        (freeze("reason", json!("")), "limits.freeze[0].reason", "says its reason"),
+        (json!({"limits": {"keys_per_run": 0}}), "limits.keys_per_run", "1 to 10000"),
+        (json!({"limits": {"failure_tolerance_percent": 101}}), "limits.failure_tolerance_percent", "100"),
+        (json!({"regions": ["Ireland"]}), "regions[0]", "such as eu-west-1"),
+        (json!({"regions": ["eu-west-1", "eu-west-1"]}), "regions[1]", "twice"),
+        (json!({"unused_after": "1h"}), "unused_after", "cannot answer"),
+    ];
+    assert!(table.len() >= 30);
+    for (document, place, what) in table {
+        let said = mistake(&document);
+        let (at, words) = if place.is_empty() { ("", said.as_str()) } else { said.split_once(": ").unwrap() };
+        assert_eq!(at, place, "{said}");
+        assert!(words.contains(what), "{said}");
+    }
+}
+
+#[test]
+fn contradictions_are_said_all_at_once_and_where_they_were_made() {
+    let found = mistakes(json!({
+        "defaults": {"frequency": "daily"},
+        // The frequency of the defaults leaves no room for this grace; the rule is to blame.
+        "rules": [{"name": "a", "match": {"user": "a"}, "set": {"grace": "3d"}},
+                  {"name": "b", "match": {"user": "b"}, "set": {"wave": 3}}],
+        "limits": {"keys_per_run": 0},
+    }));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("rules[0].set.grace: a key is due at 1day"), "{found:?}");
+    assert!(found[1].starts_with("limits.keys_per_run"), "{found:?}");
+}

@@ -1,0 +1,159 @@
+//! The facts of an account that a plan is made from.
+//!
+//! They come with few calls: IAM's credential report names every user with the age and the use of its keys, the tagged
+//! secrets are listed a hundred at a time, and only users whose key may be due are asked for by name.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::ids::{AccessKeyId, SecretArn};
+use crate::key::KeyFacts;
+
+/// What is known of a key's last use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Used {
+    /// It was used then.
+    At(Timestamp),
+    /// IAM has seen no use since it keeps records.
+    Never,
+    /// It was not asked for.
+    Unknown,
+}
+
+/// One of a user's keys. The report names no ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Whether IAM accepts it.
+    pub active: bool,
+    /// When it was made, or was switched on again since: the key itself may be older. `None` where IAM did not say.
+    pub since: Option<Timestamp>,
+    /// When it was used.
+    pub used: Used,
+    /// Its id, where the user's keys were listed.
+    pub id: Option<AccessKeyId>,
+}
+
+/// One user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The name.
+    pub user: String,
+    /// The path, such as `/vendors/`.
+    pub path: String,
+    /// The keys.
+    pub keys: Vec<Slot>,
+}
+
+/// A secret whose tag names a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tagged {
+    /// The secret.
+    pub arn: SecretArn,
+    /// The user that its tag names.
+    pub user: String,
+    /// All its tags.
+    pub tags: BTreeMap<String, String>,
+    /// When anything of it was changed last: what AWSCURRENT names is no younger.
+    pub changed: Option<Timestamp>,
+    /// The primary's region, where this is a replica.
+    pub replica_of: Option<String>,
+}
+
+/// How the users were read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// From the credential report of this time: up to four hours old.
+    Report(Timestamp),
+    /// One by one, as IAM gave no report; the reason.
+    Lists(String),
+}
+
+/// Something that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blind {
+    /// The secrets of a region.
+    Region {
+        /// Which.
+        region: String,
+        /// Why not.
+        why: String,
+    },
+    /// A row of the report.
+    Row {
+        /// Its line.
+        line: u64,
+        /// Its user, as far as that can be told.
+        user: String,
+        /// Why not.
+        why: String,
+    },
+    /// The keys of one user.
+    User {
+        /// Which.
+        user: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Estate {
+    /// Its number.
+    pub account: String,
+    /// The regions whose secrets were asked for.
+    pub regions: Vec<String>,
+    /// How its users were read.
+    pub source: Source,
+    /// Its users.
+    pub users: Vec<Row>,
+    /// Whether its root user has an Active access key; `None` where nobody says.
+    pub root_key: Option<bool>,
+    /// Its tagged secrets.
+    pub secrets: Vec<Tagged>,
+    /// What could not be read.
+    pub blind: Vec<Blind>,
+}
+
+/// What AWSCURRENT names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Current {
+    /// This key.
+    Key(AccessKeyId),
+    /// No key: the secret has no value, or a placeholder.
+    Nothing,
+    /// A value that no run could work with; why.
+    Unfit(String),
+    /// It may not be read with these credentials; why.
+    Hidden(String),
+}
+
+/// What IAM and Secrets Manager say now of a user whose key may be due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    /// The secret that the user's own tag names.
+    pub secret: Option<String>,
+    /// The key that its owner wants retired.
+    pub retire: Option<AccessKeyId>,
+    /// The superseded key that its owner wants kept.
+    pub keep: Option<AccessKeyId>,
+    /// The keys.
+    pub keys: Vec<KeyFacts>,
+    /// What its secret holds.
+    pub current: Current,
+}
+
+/// A closer look at a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// What was seen.
+    Seen(Close),
+    /// The user is gone.
+    Gone,
+    /// It could not be read; why.
+    Unread(String),
+}
+
+/// The closer looks, by user.
+pub type Looks = BTreeMap<String, Look>;
