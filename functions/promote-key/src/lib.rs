@@ -9,7 +9,7 @@ use std::time::Duration;
 use aws_types::SdkConfig;
 use facts::executions;
 use facts::iam;
-use facts::secrets::{self, CURRENT};
+use facts::secrets::{self, CURRENT, PENDING};
 use keywheel::key::KeyFacts;
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Outcome, Phase, Reason, Why};
@@ -151,10 +151,17 @@ async fn claim(
             );
             return Ok(false);
         }
+        let is_at = |label| secret.labelled(label).as_ref() == Some(version);
+        if doc.phase != Phase::TakeOver && !is_at(CURRENT) && !is_at(PENDING) {
+            // Another run that took it over has undone it and is gone, its label with it: what it did last before it
+            // took that off was to take AWSPENDING away. IAM may list the key for seconds more.
+            return Err(StepError::Conflict(format!(
+                "another run has taken version {version} back: it is not pending any more"
+            )));
+        }
         // A retry that finds AWSCURRENT moved has looked before, and whoever came since gives way.
-        let moved = doc.phase != Phase::TakeOver
-            && secret.labelled(CURRENT).as_ref() == Some(version)
-            && secret.carries(version, &doc.run.label());
+        let moved =
+            doc.phase != Phase::TakeOver && is_at(CURRENT) && secret.carries(version, &doc.run.label());
         let of = (&secret.arn, secret.name.as_str());
         for (on, run) in secret.claims().into_iter().filter(|(_, run)| *run != doc.run) {
             let state = executions::state_of(sfn, &doc.execution, run, of).await?;
