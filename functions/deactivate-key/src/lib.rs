@@ -102,7 +102,13 @@ impl Step for DeactivateKey {
                 let text = format!("The old key {} of {user} is gone already.", old.key);
                 doc.old_key_gone(now, "OldKeyGone", text);
             }
-            Gate::StandDown => doc.stand_down(now, facts.current.as_ref()),
+            Gate::StandDown => {
+                // An attempt whose last answers were lost may have switched it off before somebody moved AWSCURRENT.
+                if key::find(&facts.keys, &old.key).is_some_and(|key| !key.is_active()) {
+                    doc.announce(now, NoticeKind::Deactivated);
+                }
+                doc.stand_down(now, facts.current.as_ref());
+            }
             Gate::Wait(until, shut) => {
                 let late = used_late(&doc, promoted_at, facts.last_use.as_ref());
                 let callers =
