@@ -308,7 +308,16 @@ fn odd_key_making_is_told_and_contained_only_where_the_policy_says_so() {
     let emergency = policy(r#"{"rules": [{"class": "ODD_KEY_MAKING", "then": "now"}]}"#);
     let contain = Facts { emergency, ..facts() };
     assert_eq!(decide(&contain, &odd), Decision::Contain(user("owner")));
-    leaves(&Facts { switch: Kept::Is(Containment::Page), ..contain }, &odd, "NotSwitchedOn", true);
+    let paged = Facts { switch: Kept::Is(Containment::Page), ..contain };
+    leaves(&paged, &odd, "NotSwitchedOn", true);
+    // Who made a key in an odd way has leaked none.
+    let said = |incident: &Incident| match decide(&paged, incident) {
+        Decision::Leave(why, _) => why.text,
+        other => panic!("{other:?}"),
+    };
+    assert!(said(&odd).starts_with(&odd.reason) && !said(&odd).contains("leaked"), "{}", said(&odd));
+    let leaked = incident(Class::RevokeUserKey);
+    assert!(said(&leaked).contains("is reported as leaked"), "{}", said(&leaked));
 }
 
 #[test]
