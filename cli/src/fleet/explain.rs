@@ -119,10 +119,7 @@ pub(super) fn words(policy: &FleetPolicy) -> Vec<String> {
         )
     }));
     let limits = &policy.limits;
-    lines.push(format!(
-        "A run rotates {} keys at most, and stops where more than {} percent of a wave fail.",
-        limits.keys_per_run, limits.failure_tolerance_percent
-    ));
+    lines.push(format!("A plan rotates {} keys at most.", limits.keys_per_run));
     lines.extend(limits.freeze.iter().map(|freeze| {
         format!("Nothing is rotated from {} to {} ({}).", freeze.from, freeze.until, freeze.reason)
     }));

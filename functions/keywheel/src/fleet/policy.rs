@@ -325,7 +325,7 @@ pub struct Limits {
     /// The most keys that one run rotates.
     #[serde(default = "keys_per_run")]
     pub keys_per_run: u32,
-    /// How many of a wave may fail before the run stops, in percent.
+    /// How many of a wave may fail before a run over all of them stops, in percent. A plan alone has no use for it.
     #[serde(default = "failure_tolerance_percent")]
     pub failure_tolerance_percent: u8,
     /// When nothing is rotated.
