@@ -1,9 +1,8 @@
 //! Managed users: a user and a secret whose tags name each other.
 
-use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType};
 use facts::iam::User;
 use facts::secrets::Secret;
-use keywheel::{AccessKeyId, StepError, UserName};
+use keywheel::{AccessKeyId, UserName};
 
 use crate::error::{Result, Trouble};
 use crate::names::{self, TypedUser};
@@ -185,20 +184,8 @@ fn both(user: User, secret: Secret) -> Result<Managed> {
 
 /// The ARNs of all secrets that name a user, to the last page.
 pub(crate) async fn all(place: &Place) -> Result<Vec<String>> {
-    let tagged = Filter::builder().key(FilterNameStringType::TagKey).values(facts::secrets::TAG_USER).build();
-    let mut pages =
-        place.secrets(&place.region).list_secrets().filters(tagged).max_results(100).into_paginator().send();
-    let mut arns = Vec::new();
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|error| StepError::from_sdk("secretsmanager:ListSecrets", &error))?;
-        // The filter takes prefixes; a tag that only begins like ours is not ours.
-        let ours = page
-            .secret_list()
-            .iter()
-            .filter(|entry| entry.tags().iter().any(|tag| tag.key() == Some(facts::secrets::TAG_USER)));
-        arns.extend(ours.filter_map(|entry| entry.arn().map(str::to_owned)));
-    }
-    Ok(arns)
+    let tagged = facts::estate::tagged(place.config(), &place.region).await?;
+    Ok(tagged.into_iter().map(|secret| secret.arn.as_str().to_owned()).collect())
 }
 
 #[cfg(test)]

@@ -296,7 +296,7 @@ async fn root_key(client: &Client) -> Option<bool> {
 }
 
 /// The secrets of a region whose tag names a user.
-async fn tagged(config: &SdkConfig, region: &str) -> Result<Vec<Tagged>, StepError> {
+pub async fn tagged(config: &SdkConfig, region: &str) -> Result<Vec<Tagged>, StepError> {
     let client = aws_sdk_secretsmanager::Client::new(&aws::in_region(config, region));
     let by_tag = Filter::builder().key(FilterNameStringType::TagKey).values(TAG_USER).build();
     let mut pages = client.list_secrets().filters(by_tag).max_results(100).into_paginator().send();

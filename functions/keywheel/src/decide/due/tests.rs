@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fleet::estate::Blind;
+use crate::fleet::estate::{Blind, Slot, Used};
 use crate::fleet::rules::TAG_POLICY;
 use crate::ids::AccessKeyId;
 use crate::key::KeyStatus;

@@ -1,0 +1,186 @@
+//! What a plan has to say beside its verdicts: keys that nobody manages, keys that nobody uses, exemptions, and what
+//! could not be read.
+
+use std::collections::BTreeSet;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Desk, Managed, ROOT};
+use crate::clock::after;
+use crate::fleet::estate::{Blind, Row, Slot, Source, Used};
+use crate::fleet::plan::{Action, Line};
+use crate::fleet::policy::Exemption;
+use crate::fleet::rules::{self, Standing};
+
+/// How long before its last day an exemption is reported.
+const ENDS_SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+impl Desk<'_> {
+    /// Two keys are the ordinary state of an overlap and of a grace. Beyond both, somebody should know why.
+    pub(super) fn two_keys(&self, row: &Row, managed: &Managed<'_>, verdict: &Line) -> Option<Line> {
+        let policy = &managed.decided.terms.policy;
+        let newest = row.keys.iter().filter_map(|key| key.since).max()?;
+        let long = after(newest, policy.max_overlap.get() + policy.grace.get()) <= self.now;
+        (row.keys.len() > 1 && long && verdict.code != "TwoKeys").then(|| Line {
+            rule: Some(managed.decided.rule.clone()),
+            secret: Some(managed.secret.arn.clone()),
+            owner: managed.decided.terms.owner.clone(),
+            ..self.line(
+                &row.user,
+                Action::Find,
+                "TwoKeys",
+                format!(
+                    "It has had two keys since {}, longer than a longest overlap and a grace: `keywheel status --user {}` says why.",
+                    newest.strftime("%Y-%m-%d"),
+                    row.user
+                ),
+            )
+        })
+    }
+
+    /// What there is to say of a user that no secret names.
+    pub(super) fn unmanaged(&self, row: &Row) -> Vec<Line> {
+        let Ok(decided) = self.policy.decide(&self.subject(row)) else { return Vec::new() };
+        if self.exemption(row).is_some() {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        let active: Vec<&Slot> = row.keys.iter().filter(|key| key.active).collect();
+        let blind = self.estate.blind.iter().any(|blind| matches!(blind, Blind::Region { .. }));
+        for key in active.iter().filter(|key| self.is_over(key.since, &decided.terms)) {
+            let days = self.days(key.since).unwrap_or_default();
+            let (code, what) = if blind {
+                (
+                    "PerhapsUnmanaged",
+                    "whether it is managed is not known, as a region could not be read".to_owned(),
+                )
+            } else {
+                let regions = self.estate.regions.join(", ");
+                let enroll = format!("`keywheel enroll --user {} --secret <secret>`", row.user);
+                (
+                    "OverAge",
+                    format!("no secret in {regions} names the user: {enroll} puts it under management"),
+                )
+            };
+            let why = format!("A key of it is {days} days old, and {what}.");
+            found.push(Line {
+                key_id: key.id.clone(),
+                age_days: Some(days),
+                ..self.line(&row.user, Action::Find, code, why)
+            });
+        }
+        if active.len() > 1 {
+            let why = format!("It has {} Active keys.", active.len());
+            found.push(self.line(&row.user, Action::Find, "TwoActive", why));
+        }
+        found
+    }
+
+    /// Active keys that nobody has used for long.
+    pub(super) fn unused(&self, row: &Row) -> Vec<Line> {
+        let quiet = |since: Timestamp| after(since, self.policy.unused_after.get()) <= self.now;
+        let why = |key: &Slot| match key.used {
+            Used::At(at) if quiet(at) => {
+                Some(format!("An Active key of it was used last on {}.", at.strftime("%Y-%m-%d")))
+            }
+            Used::Never if key.since.is_some_and(quiet) => {
+                Some("An Active key of it has never been used.".to_owned())
+            }
+            _ => None,
+        };
+        let line = |key: &Slot, why| Line {
+            key_id: key.id.clone(),
+            age_days: self.days(key.since),
+            ..self.line(&row.user, Action::Find, "Unused", why)
+        };
+        let active = row.keys.iter().filter(|key| key.active);
+        active.filter_map(|key| why(key).map(|why| line(key, why))).collect()
+    }
+
+    pub(super) fn root(&self) -> Option<Line> {
+        let (code, why) = match self.estate.root_key {
+            Some(false) => return None,
+            Some(true) => {
+                ("RootKey", "The root user has an access key: nothing limits what it may do. Delete it.")
+            }
+            None => ("RootUnread", "Whether the root user has an access key could not be read."),
+        };
+        Some(self.line(ROOT, Action::Find, code, why))
+    }
+
+    pub(super) fn unread(&self, blind: &Blind) -> Line {
+        let (user, code, why) = match blind {
+            Blind::Region { region, why } => {
+                let why =
+                    format!("The secrets of {region} could not be listed ({why}): their users are skipped.");
+                ("", "RegionUnread", why)
+            }
+            Blind::Row { line, user, why } => {
+                let why = format!(
+                    "Line {line} of IAM's credential report cannot be understood ({why}): its user is skipped."
+                );
+                (user.as_str(), "RowUnread", why)
+            }
+            Blind::User { user, why } => {
+                (user.as_str(), "UserUnread", format!("Its keys could not be listed ({why}): it is skipped."))
+            }
+        };
+        self.line(user, Action::Find, code, why)
+    }
+
+    /// Secrets that name a user whom IAM does not have, or did not have when the report was made.
+    pub(super) fn strangers(&self) -> Vec<Line> {
+        let mut known: BTreeSet<&str> = self.estate.users.iter().map(|row| row.user.as_str()).collect();
+        known.extend(self.estate.blind.iter().filter_map(|blind| match blind {
+            Blind::Row { user, .. } | Blind::User { user, .. } => Some(user.as_str()),
+            Blind::Region { .. } => None,
+        }));
+        let when = match &self.estate.source {
+            Source::Report(at) => format!(" when it made its report ({at})"),
+            Source::Lists(_) => String::new(),
+        };
+        let unknown = self.by_user.iter().filter(|(user, _)| !known.contains(*user));
+        unknown
+            .map(|(user, secrets)| Line {
+                secret: secrets.first().map(|secret| secret.arn.clone()),
+                ..self.line(user, Action::Skip, "NoSuchUser", format!("IAM had no such user{when}."))
+            })
+            .collect()
+    }
+
+    /// Exemptions that end, have ended, or are for nobody: a name that is mistyped exempts no one.
+    pub(super) fn exemptions(&self) -> Vec<Line> {
+        let mut found = Vec::new();
+        let soon =
+            self.now.saturating_add(ENDS_SOON).unwrap_or(Timestamp::MAX).to_zoned(TimeZone::UTC).date();
+        let deciding: Vec<(&Exemption, Standing)> = self
+            .estate
+            .users
+            .iter()
+            .filter_map(|row| self.policy.exemption(&self.subject(row), self.now))
+            .collect();
+        for exemption in &self.policy.exemptions {
+            let Exemption { user, until, owner, .. } = exemption;
+            let elsewhere = |account: &str| account != self.estate.account;
+            if exemption.account.as_ref().is_some_and(|account| elsewhere(account.as_str())) {
+                continue;
+            }
+            let standing =
+                deciding.iter().find(|(other, _)| *other == exemption).map(|(_, standing)| *standing);
+            let (code, why) = match standing {
+                Some(Standing::Expired) => {
+                    ("ExemptionExpired", format!("Its exemption ended on {until} ({owner})."))
+                }
+                Some(Standing::Holds) if *until < soon => {
+                    ("ExemptionEnds", format!("Its exemption ends on {until} ({owner})."))
+                }
+                Some(Standing::Holds) => continue,
+                None if self.estate.users.iter().any(|row| rules::names(user, &row.user)) => continue,
+                None => ("ExemptionFitsNobody", format!("No user has the name of this exemption ({owner}).")),
+            };
+            found.push(self.line(user, Action::Find, code, why));
+        }
+        found
+    }
+}
