@@ -264,8 +264,8 @@ fn make_findable(
     expected: &[VersionNo],
 ) -> Call<Result<Doc, Doc>> {
     let me = io.me;
-    let mut ended: Vec<RunNo> = Vec::new();
     for round in 0..2 {
+        let mut ended: Vec<RunNo> = Vec::new();
         let labels = io.labels()?;
         if !expected.contains(&labels.current) {
             if doc.stage != Stage::TakeOver {
@@ -286,7 +286,9 @@ fn make_findable(
             }
         }
         if round == 0 {
-            claim(io, &labels, version, &ended)?;
+            claim(io, &labels, version)?;
+        } else {
+            let_go(io, &labels, &ended, None)?;
         }
     }
     Ok(Ok(doc))
@@ -299,11 +301,17 @@ fn take_over(doc: Doc) -> Call<Doc> {
 }
 
 /// `facts::secrets::claim`
-fn claim(io: &mut Io<'_>, labels: &Labels, version: VersionNo, ended: &[RunNo]) -> Call<()> {
-    for (stale, run) in labels.claims.iter().filter(|(_, run)| ended.contains(run)) {
+fn claim(io: &mut Io<'_>, labels: &Labels, version: VersionNo) -> Call<()> {
+    if labels.claims.contains(&(version, io.me)) { Ok(()) } else { io.label(version, io.me, true) }
+}
+
+/// `facts::secrets::let_go`
+fn let_go(io: &mut Io<'_>, labels: &Labels, ended: &[RunNo], kept: Option<VersionNo>) -> Call<()> {
+    let stale = |(version, run): &&(VersionNo, RunNo)| ended.contains(run) && Some(*version) != kept;
+    for (stale, run) in labels.claims.iter().filter(stale) {
         io.label(*stale, *run, false)?;
     }
-    if labels.claims.contains(&(version, io.me)) { Ok(()) } else { io.label(version, io.me, true) }
+    Ok(())
 }
 
 /// functions/deactivate-key/src/lib.rs
@@ -417,7 +425,7 @@ fn undo(io: &mut Io<'_>, mut doc: Doc) -> Call<Doc> {
     }
     if labels.current == version {
         if taken_over {
-            claim(io, &labels, version, &[])?;
+            claim(io, &labels, version)?;
         }
         if let Some((key, _)) = doc.new {
             io.set_active(key, true)?;
@@ -569,7 +577,7 @@ fn backwards(io: &mut Io<'_>, mut doc: Doc) -> Call<Doc> {
         }
         ended.push(run);
     }
-    claim(io, &labels, to, &ended)?;
+    claim(io, &labels, to)?;
     if io.decisions.patient && !has(&io.keys_when_nothing_is_in_flight()?, back) {
         return Ok(doc.ended(Outcome::Held, "OldKeyGone"));
     }
@@ -581,6 +589,7 @@ fn backwards(io: &mut Io<'_>, mut doc: Doc) -> Call<Doc> {
     if !moved {
         swap(io, from, to)?;
     }
+    let_go(io, &labels, &ended, Some(to))?;
     doc.new = Some((back, Some(to)));
     doc.old = Some((abandoned, true));
     Ok(doc.at(Stage::Overlap))

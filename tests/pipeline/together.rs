@@ -54,6 +54,31 @@ async fn a_run_beside_one_that_resumed_another_is_blocked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_labels_of_ended_runs_make_room_for_the_one_that_goes_on() {
+    let world = World::new();
+    world.consumer();
+    let old = world.current_key();
+    world.fake.state().keep_using(&old, "s3", hours(1), hours(24 * 3));
+    world.run(json!({"secret": SECRET, "policy": {"max_overlap": "3d"}})).await.expect(Outcome::Held);
+    // As many as the secret takes, each of a run that was killed before it could take its own off.
+    let current = world.labelled("AWSCURRENT").unwrap().id;
+    let labels = |world: &World| -> Vec<String> {
+        let state = world.fake.state();
+        let versions = &state.secret(SECRET).versions;
+        versions.iter().flat_map(|version| version.stages.iter().cloned()).collect()
+    };
+    while labels(&world).len() < 20 {
+        let run = world.run(json!({"secret": SECRET, "dry_run": true})).await.expect_blocked("DryRun").id;
+        let mut state = world.fake.state();
+        let versions = &mut state.secret_mut(SECRET).versions;
+        versions.iter_mut().find(|version| version.id == current).unwrap().stages.insert(run.label());
+    }
+    world.run(request()).await.expect(Outcome::Completed);
+    let left = labels(&world).into_iter().filter(|label| RunId::from_label(label).is_some()).count();
+    assert_eq!(left, 1, "the label of the run that went on");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_run_that_is_stopped_anywhere_is_finished_by_the_next() {
     // Every state that an undisturbed run enters.
     let world = World::new();

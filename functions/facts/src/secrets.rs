@@ -179,8 +179,11 @@ pub async fn rivals(client: &Client, user: &UserName, own: &SecretArn) -> Result
     Ok(rivals)
 }
 
-/// Makes `run` findable from the version whose work it takes over, and takes the labels of ended runs off:
-/// a secret holds 20 labels in all. `ended` are the runs that are known to have ended.
+/// Makes `run` findable from the version whose work it takes over. `ended` are the runs that are known to have ended;
+/// where the secret has no room for one label more (it holds 20), theirs make room for it.
+///
+/// Theirs come off by [`let_go`], and only by a run that stays: a run that turned a secret back to a version which no
+/// run wrote is found by its label alone, and who dies or leaves between the two must not have taken that away.
 pub async fn claim(
     client: &Client,
     secret: &Secret,
@@ -188,12 +191,47 @@ pub async fn claim(
     run: RunId,
     ended: &[RunId],
 ) -> Result<(), StepError> {
-    for (stale, ended) in secret.claims().into_iter().filter(|(_, run)| ended.contains(run)) {
-        disclaim(client, &secret.arn, &stale, ended).await?;
-    }
     if secret.carries(version, &run.label()) {
         return Ok(());
     }
+    match put_label(client, secret, version, run).await {
+        Err(error) if error.is_refused(&["LimitExceededException"]) => {
+            let (here, elsewhere): (Vec<_>, Vec<_>) =
+                stale(secret, ended).into_iter().partition(|(claimed, _)| claimed == version);
+            // One stays: it may be all that leads from the version to a run.
+            for (claimed, ended) in elsewhere.into_iter().chain(here.into_iter().skip(1)) {
+                disclaim(client, &secret.arn, &claimed, ended).await?;
+            }
+            put_label(client, secret, version, run).await
+        }
+        other => other,
+    }
+}
+
+/// Takes the labels of ended runs off all versions but `kept`, once the run that goes on in their place has left its
+/// own.
+pub async fn let_go(
+    client: &Client,
+    secret: &Secret,
+    ended: &[RunId],
+    kept: Option<&VersionId>,
+) -> Result<(), StepError> {
+    for (claimed, run) in stale(secret, ended).into_iter().filter(|(claimed, _)| Some(claimed) != kept) {
+        disclaim(client, &secret.arn, &claimed, run).await?;
+    }
+    Ok(())
+}
+
+fn stale(secret: &Secret, ended: &[RunId]) -> Vec<(VersionId, RunId)> {
+    secret.claims().into_iter().filter(|(_, run)| ended.contains(run)).collect()
+}
+
+async fn put_label(
+    client: &Client,
+    secret: &Secret,
+    version: &VersionId,
+    run: RunId,
+) -> Result<(), StepError> {
     let call = client.update_secret_version_stage().secret_id(secret.arn.as_str());
     let moved = call.version_stage(run.label()).move_to_version_id(version.as_str()).send().await;
     moved.map(|_| ()).map_err(|error| StepError::from_sdk("secretsmanager:UpdateSecretVersionStage", &error))

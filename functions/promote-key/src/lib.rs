@@ -134,8 +134,8 @@ async fn claim(
     expected: &[&VersionId],
     ctx: &Context,
 ) -> Result<bool, StepError> {
-    let mut ended: Vec<RunId> = Vec::new();
     for round in 0..2 {
+        let mut ended: Vec<RunId> = Vec::new();
         let secret = secrets::describe(store, doc.secret()?.as_str()).await?;
         if !secret.labelled(CURRENT).is_some_and(|current| expected.contains(&&current)) {
             if doc.phase != Phase::TakeOver {
@@ -179,6 +179,8 @@ async fn claim(
         }
         if round == 0 {
             secrets::claim(store, &secret, version, doc.run, &ended).await?;
+        } else {
+            secrets::let_go(store, &secret, &ended, None).await?;
         }
     }
     Ok(true)

@@ -102,6 +102,9 @@ pub(crate) async fn turn(tools: &Tools<'_>, mut doc: Rotation, mode: Mode) -> Re
         still_claimed(tools, &doc, &to).await?;
         promote_key::swap(&tools.store, &secret, &from, &to).await?;
     }
+    // Not before, and never off `to`: two runs that turn back at once stop each other, and each would take the other's
+    // label off. Whichever version AWSCURRENT is left on, a label must lead from it to a run.
+    secrets::let_go(&tools.store, &labels, &ended, Some(&to)).await?;
     if labels.carries(&from, PENDING) {
         // The version may lose AWSPREVIOUS to somebody's edit, and must not look as if it had never been current.
         undo::take_off_pending(tools, &doc, &from).await?;

@@ -8,6 +8,8 @@ use super::wire::{Answer, Body, Request, refuse};
 
 const CURRENT: &str = "AWSCURRENT";
 const PREVIOUS: &str = "AWSPREVIOUS";
+/// Over all versions of a secret.
+const MOST_LABELS: usize = 20;
 
 impl State {
     pub(super) fn secrets_manager(&mut self, request: &Request) -> Answer {
@@ -129,6 +131,10 @@ impl State {
                 );
             }
             _ => {}
+        }
+        let labels = || secret.versions.iter().flat_map(|version| &version.stages);
+        if to.is_some() && holder.is_none() && labels().count() >= MOST_LABELS {
+            return refuse("LimitExceededException", "A secret has no more than 20 staging labels.");
         }
         match (from, to) {
             (_, Some(to)) => attach(secret, &stage, &to),
