@@ -20,6 +20,7 @@ use keywheel::notice::NoticeKind;
 use keywheel::{Context, Incident, Step, StepError};
 use serde_json::{Value, json};
 use support::fake::{Fake, Request, TrailRecord};
+use support::functions::BUCKET;
 
 const KEY: &str = "AKIA2OGYBAH6QKEYWHEL";
 const NOW: &str = "2026-03-02T12:00:00Z";
@@ -76,7 +77,7 @@ impl Scene {
         let config = regions.fake.config_of("keywheel-test-investigate").into_builder();
         let config = config.http_client(SharedHttpClient::new(regions.clone())).build();
         let ctx = Context { clock, stage: "test".into() };
-        Self { regions, step: Investigate::new(config, None), ctx }
+        Self { regions, step: Investigate::new(config, None, BUCKET.into()), ctx }
     }
 
     /// Records of calls, each a second older than the one before.
@@ -147,7 +148,37 @@ async fn a_throttled_region_is_named_and_all_others_are_counted() {
     let page = page(&doc);
     assert!(page.contains("<strong>PARTIAL</strong>Not read: eu-west-3."), "{page}");
     assert!(!serde_json::to_string(&doc).unwrap().contains("TOKEN") && !page.contains("TOKEN"));
-    assert!(scene.regions.fake.state().violations.is_empty());
+    // Kept with the incident, for people and for programs, longer than the execution is remembered.
+    let state = scene.regions.fake.state();
+    let kept =
+        |kind: &str| state.object(&format!("incidents/{}.{kind}", doc.id)).unwrap_or_default().to_owned();
+    assert!(kept("html").contains("<strong>PARTIAL</strong>Not read: eu-west-3."));
+    let document: Incident = serde_json::from_str(&kept("json")).unwrap();
+    assert_eq!(document.findings, doc.findings);
+    let address = format!("s3://{BUCKET}/incidents/{}.html", doc.id);
+    assert_eq!(found.report.as_deref(), Some(address.as_str()));
+    assert!(notice.text.contains(&address), "{notice:?}");
+    assert!(state.violations.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_cannot_be_kept_is_told_all_the_same_and_kept_by_the_next_look() {
+    let scene = Scene::new(&[]);
+    scene.record("us-east-1", 3, &json!({}));
+    scene.regions.fake.state().denied.insert("s3:PutObject".into());
+    let doc = scene.run(incident()).await.unwrap();
+    assert_eq!(doc.findings.as_ref().unwrap().report, None);
+    assert_eq!(doc.failed, ["report: s3:PutObject: AccessDenied"]);
+    assert_eq!(doc.notices.last().unwrap().kind, NoticeKind::Investigated);
+    let told = doc.notices.len();
+    scene.regions.fake.state().denied.clear();
+    let doc = scene.run(doc).await.unwrap();
+    assert!(doc.findings.as_ref().unwrap().report.is_some());
+    assert_eq!(doc.notices.len(), told, "the same is told once");
+    let calls = scene.regions.fake.call_names().iter().filter(|name| *name == "s3:PutObject").count();
+    scene.run(doc).await.unwrap();
+    let now = scene.regions.fake.call_names().iter().filter(|name| *name == "s3:PutObject").count();
+    assert_eq!(now, calls, "what says the same is not written again");
 }
 
 #[tokio::test(start_paused = true)]

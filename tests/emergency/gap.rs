@@ -5,6 +5,7 @@ use std::time::Duration;
 use keywheel::incident::Course;
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::Outcome;
+use serde_json::json;
 use support::alarm::{finding, made_active};
 use support::fake::Maker;
 use support::faults::{Fault, Kind, Plan};
@@ -154,6 +155,24 @@ async fn a_leaked_key_that_is_made_active_later_is_contained_by_its_record() {
     };
     let (alarm, ()) = tokio::join!(world.alarm(finding(&key, "alice")), later);
     alarm.incident().expect(Outcome::Contained, "Contained");
+    assert!(!world.is_active(&key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_makes_a_leaked_key_active_under_our_names() {
+    let world = World::leaked();
+    let key = world.stranger("alice");
+    world.leak(&key);
+    world.alarm(finding(&key, "alice")).await.incident().expect(Outcome::Contained, "Contained");
+    world.switch_key(&key, true);
+    let mut event = made_active(&key, "alice");
+    event["detail"]["userAgent"] =
+        json!(format!("aws-sdk-rust/1.3 app/keywheel-{}", keywheel::RunId::random()));
+    event["detail"]["userIdentity"] = json!({
+        "type": "AssumedRole", "arn": "arn:aws:sts::111122223333:assumed-role/Admin/keywheel-test-roll-back",
+        "sessionContext": {"sessionIssuer": {"type": "Role", "arn": "arn:aws:iam::111122223333:role/Admin"}},
+    });
+    world.alarm(event).await.incident().expect(Outcome::Contained, "Contained");
     assert!(!world.is_active(&key));
 }
 

@@ -45,6 +45,9 @@ pub const NAMES: [&str; 14] = [
 /// The stage that the tests run in.
 pub const STAGE: &str = "test";
 
+/// The installation's bucket.
+pub const BUCKET: &str = "keywheel-test-111122223333";
+
 /// The role of another account that may contain, and the one that may read its records.
 pub const MEMBER: &str = "member";
 /// See [`MEMBER`].
@@ -131,7 +134,11 @@ impl Functions {
                 let channels = Channels { bus: "keywheel-test".into(), topic: self.topic() };
                 serve::invoke(&Notify::new(config, channels), payload, ctx).await
             }
-            Triage::NAME => serve::invoke(&Triage, payload, ctx).await,
+            Triage::NAME => {
+                let roles = [RollBack::NAME, DeactivateKey::NAME];
+                let roles = roles.map(|name| self.fake.role_arn(&role(name))).to_vec();
+                serve::invoke(&Triage::new(roles), payload, ctx).await
+            }
             Watch::NAME => {
                 let create_role = self.fake.role_arn(&role(CreateKey::NAME));
                 serve::invoke(&Watch::new(config, vec![create_role]), payload, ctx).await
@@ -145,7 +152,8 @@ impl Functions {
                 serve::invoke(&Replace::new(config, rotation), payload, ctx).await
             }
             Investigate::NAME => {
-                serve::invoke(&Investigate::new(config, self.members(MEMBER_READS)), payload, ctx).await
+                let members = self.members(MEMBER_READS);
+                serve::invoke(&Investigate::new(config, members, BUCKET.into()), payload, ctx).await
             }
             _ => panic!("no function is named {name}"),
         }

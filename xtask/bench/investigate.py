@@ -1,13 +1,18 @@
 """Investigate: what a leaked key did, as CloudTrail tells it, in every region that is enabled."""
 
 import collections
+import html
 import json
+import os
 from datetime import timedelta
 
 import boto3
 import emergency
 
+BUCKET = os.environ["KEYWHEEL_BUCKET"]
+
 account = boto3.client("account")
+s3 = boto3.client("s3")
 
 
 def lookup(region: str, key: str, since):
@@ -37,6 +42,12 @@ def handler(doc, context):
         "services": services.most_common(10),
         "span": [min(times), max(times)] if times else None,
     }
+    page = f"incidents/{doc['id']}.html"
+    doc["findings"]["report"] = f"s3://{BUCKET}/{page}"
+    text = json.dumps(doc, indent=2)
+    s3.put_object(Bucket=BUCKET, Key=f"incidents/{doc['id']}.json", Body=text.encode(), ContentType="application/json")
+    shown = f"<!doctype html><title>{key}</title><pre>{html.escape(text)}</pre>"
+    s3.put_object(Bucket=BUCKET, Key=page, Body=shown.encode(), ContentType="text/html")
     emergency.announce(doc, "Investigated", f"Key {key} made {len(times)} recorded calls.", "/1")
     emergency.log(doc, f"Read {len(times)} calls of {key} in {len(regions)} regions")
     return doc

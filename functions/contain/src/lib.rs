@@ -20,7 +20,7 @@ use keywheel::key::{self, KeyFacts};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Outcome, Why};
 use keywheel::triage::{Class, Source};
-use keywheel::{AccessKeyId, Context, Incident, Step, StepError, UserName, aws};
+use keywheel::{AccessKeyId, Context, Incident, RunId, Step, StepError, UserName, aws};
 use tracing::{info, warn};
 
 /// IAM is read back until it shows what was done.
@@ -44,6 +44,9 @@ const IN_TIME: Duration = Duration::from_secs(3);
 
 /// How many seconds after an event others are counted with it: those of one flood wait for each other's start.
 const BRAKE_AFTER: i64 = 60;
+
+/// How many pages of incidents, of a thousand each, are read for that.
+const MOST_PAGES: usize = 5;
 
 /// How often a replacement that comes first is asked about.
 const ASK_AGAIN: Duration = Duration::from_secs(15);
@@ -201,9 +204,10 @@ impl Tools<'_> {
         standing
     }
 
-    /// How many incidents were begun in the ten minutes before this one's event and in the minute after it, this one
-    /// among them; only a report that can be braked is worth the call. Whenever it is asked, the answer is the same:
-    /// what was begun later is no reason to let go of it.
+    /// How many reports of our senders were begun in the ten minutes before this one's event and in the minute after it,
+    /// this one among them; only a report that can be braked is worth the call. Whenever it is asked, the answer is
+    /// the same: what was begun later is no reason to let go of it. What else is an incident does not count, or
+    /// whoever holds a leaked key could have it left alone by making noise.
     async fn lately(&self, doc: &Incident) -> Option<u32> {
         if !doc.is_braked_yet() {
             return None;
@@ -211,22 +215,28 @@ impl Tools<'_> {
         let machine = doc.execution.rsplit_once(':')?.0.replacen(":execution:", ":stateMachine:", 1);
         let started = doc.started.as_second();
         let span = started - i64::try_from(BRAKE_SPAN.as_secs()).ok()?..=started + BRAKE_AFTER;
-        // The newest come first, and nobody's brake is set at as many as one page holds.
-        let list = self.sfn.list_executions().state_machine_arn(machine).max_results(1000).send().await;
-        match list {
-            Ok(list) => {
-                let reaches_back = list.next_token().is_none()
-                    || list.executions().last().is_some_and(|one| one.start_date().secs() < *span.start());
-                let within = list.executions().iter().filter(|one| span.contains(&one.start_date().secs()));
-                // A flood has pushed the page past the span: then it is one.
-                let lately = if reaches_back { within.count() } else { list.executions().len() };
-                u32::try_from(lately).ok()
-            }
-            Err(error) => {
-                warn!(rotation.id = %doc.id, "{}", StepError::from_sdk("states:ListExecutions", &error));
-                None
+        let mut pages =
+            self.sfn.list_executions().state_machine_arn(machine).max_results(1000).into_paginator().send();
+        let mut reports = 0_u32;
+        // The newest come first. What no page of these reaches is unknown, and nobody's brake is set so high.
+        for _ in 0..MOST_PAGES {
+            let list = match pages.next().await {
+                None => return Some(reports),
+                Some(Ok(list)) => list,
+                Some(Err(error)) => {
+                    warn!(rotation.id = %doc.id, "{}", StepError::from_sdk("states:ListExecutions", &error));
+                    return None;
+                }
+            };
+            let is_report = |name: &str| name.parse::<RunId>().is_ok_and(RunId::is_of_report);
+            let within = list.executions().iter().filter(|one| span.contains(&one.start_date().secs()));
+            let counted = within.filter(|one| is_report(one.name())).count();
+            reports = reports.saturating_add(u32::try_from(counted).unwrap_or(u32::MAX));
+            if list.executions().last().is_some_and(|one| one.start_date().secs() < *span.start()) {
+                return Some(reports);
             }
         }
+        None
     }
 
     /// The keys to be made Inactive: the one that is named, or all Active ones where the policy says so.

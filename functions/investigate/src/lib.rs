@@ -18,6 +18,7 @@ use aws_sdk_cloudtrail::config::timeout::TimeoutConfig;
 use aws_sdk_cloudtrail::operation::lookup_events::LookupEventsOutput;
 use aws_sdk_cloudtrail::types::{LookupAttribute, LookupAttributeKey};
 use aws_types::SdkConfig;
+use facts::bucket::Bucket;
 use facts::member::{self, Members};
 use jiff::Timestamp;
 use keywheel::clock::after;
@@ -51,12 +52,14 @@ const LIST: &str = "the list of regions";
 pub struct Investigate {
     config: SdkConfig,
     members: Option<Members>,
+    bucket: String,
 }
 
 impl Investigate {
-    /// A step that calls AWS with `config`, and enters other accounts where there are `members`.
-    pub fn new(config: SdkConfig, members: Option<Members>) -> Self {
-        Self { config, members }
+    /// A step that calls AWS with `config`, enters other accounts where there are `members`, and keeps its reports in
+    /// `bucket`.
+    pub fn new(config: SdkConfig, members: Option<Members>, bucket: String) -> Self {
+        Self { config, members, bucket }
     }
 }
 
@@ -136,19 +139,49 @@ impl Step for Investigate {
         let cut = parts.iter().filter(|part| part.cut).map(|part| part.region.to_owned()).collect();
         let gaps = Gaps { read: u32::try_from(read).unwrap_or(u32::MAX), missing, cut };
         let tally = tools.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-        take_in(&mut doc, &tally, gaps, ctx.clock.now());
+        if take_in(&mut doc, &tally, gaps, ctx.clock.now()) {
+            keep(&mut doc, &Bucket::new(&config, &self.bucket)).await;
+            let more = format!("/{}", doc.findings.as_ref().map_or(1, |findings| findings.round));
+            doc.announce_again(ctx.clock.now(), NoticeKind::Investigated, &more);
+        }
         Ok(doc)
     }
 }
 
-/// Puts the findings into the document, and tells them where they are new.
-fn take_in(doc: &mut Incident, tally: &Tally, gaps: Gaps, now: Timestamp) {
+/// Keeps the report with the incident, as a page for people and as the document for programs: the execution is
+/// forgotten after 90 days. That it could not be kept is said, and keeps nothing else up.
+async fn keep(doc: &mut Incident, bucket: &Bucket) {
+    let (page, document) = (format!("incidents/{}.html", doc.id), format!("incidents/{}.json", doc.id));
+    if let Some(findings) = &mut doc.findings {
+        findings.report = Some(bucket.address(&page));
+    }
+    let text = serde_json::to_string_pretty(&doc).unwrap_or_default();
+    let kept = match bucket.write(&document, "application/json", text).await {
+        Ok(()) => bucket.write(&page, "text/html; charset=utf-8", keywheel::incident::page(doc)).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = kept {
+        warn!(rotation.id = %doc.id, "The report could not be kept: {error}");
+        doc.note_failure("report", &said("s3:PutObject", &error));
+        if let Some(findings) = &mut doc.findings {
+            findings.report = None;
+        }
+    }
+}
+
+/// Puts the findings into the document; whether there is something to tell.
+fn take_in(doc: &mut Incident, tally: &Tally, gaps: Gaps, now: Timestamp) -> bool {
     let mut findings = tally.findings(now, gaps);
     match &doc.findings {
         // What could be read before and cannot now is not lost.
         Some(before) if findings.is_partial() && findings.events < before.events => {
             doc.note_failure("investigate", "less could be read than before; the earlier findings stand");
-            return;
+            return false;
+        }
+        Some(before) if before.tells_the_same_as(&findings) && before.report.is_some() => {
+            (findings.round, findings.report) = (before.round, before.report.clone());
+            doc.findings = Some(findings);
+            return false;
         }
         Some(before) if before.tells_the_same_as(&findings) => findings.round = before.round,
         Some(before) => findings.round = before.round + 1,
@@ -164,10 +197,9 @@ fn take_in(doc: &mut Incident, tally: &Tally, gaps: Gaps, now: Timestamp) {
         doc.credential(),
         findings.read
     );
-    let more = format!("/{}", findings.round);
     doc.findings = Some(findings);
     doc.roles_open = !doc.undenied_roles().is_empty();
-    doc.announce_again(now, NoticeKind::Investigated, &more);
+    true
 }
 
 /// Every credential of the incident, once.

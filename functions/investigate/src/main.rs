@@ -8,5 +8,6 @@ async fn main() -> Result<(), serve::Error> {
     serve::init_tracing();
     let (role, id) =
         (serve::setting("KEYWHEEL_MEMBER_ROLE")?, serve::optional_setting("KEYWHEEL_MEMBER_EXTERNAL_ID"));
-    serve::run(investigate::Investigate::new(aws::lambda_config(), Members::new(role, id))).await
+    let bucket = serve::setting("KEYWHEEL_BUCKET")?;
+    serve::run(investigate::Investigate::new(aws::lambda_config(), Members::new(role, id), bucket)).await
 }

@@ -153,6 +153,18 @@ impl RunId {
         Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()))
     }
 
+    /// The same for a key that a sender of ours has reported: a UUID of version 8, so that a list of executions tells
+    /// how many of them are such reports.
+    pub fn of_report(name: &str) -> Self {
+        let derived = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes());
+        Self(Uuid::new_v8(derived.into_bytes()))
+    }
+
+    /// Whether it was made by [`Self::of_report`].
+    pub fn is_of_report(self) -> bool {
+        self.0.get_version_num() == 8
+    }
+
     /// A number below `below` that is as good as drawn, and the same whenever it is asked for.
     pub fn spread(self, below: u8) -> u8 {
         self.0.as_bytes()[15] % below.max(1)

@@ -56,6 +56,9 @@ pub struct Alarm {
     pub execution: String,
     /// When the execution started.
     pub started: Timestamp,
+    /// How many of its credentials have had their turn: a document holds some hundred at a time.
+    #[serde(default)]
+    pub from: usize,
 }
 
 /// What the emergency machine does with an event.
@@ -100,6 +103,9 @@ pub struct Alert {
     /// The credentials, each with its own document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub incidents: Vec<Incident>,
+    /// Where the next ones begin, where there are more than these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<usize>,
     /// The outbox.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<Notice>,
@@ -334,6 +340,7 @@ impl Alert {
             course: Course::Nothing,
             made: None,
             incidents: Vec::new(),
+            from: None,
             notices: Vec::new(),
             delivery: Delivery::Pending,
             wait_until: None,
@@ -377,14 +384,16 @@ impl Incident {
     pub fn open(alert: &Alert, target: Target, reason: String) -> Self {
         let who = target.key_id.as_ref().map(AccessKeyId::as_str);
         let who = who.or(target.user.as_ref().map(UserName::as_str)).unwrap_or_default();
-        let id = RunId::standing_for(&format!("{}/{:?}/{who}", alert.execution, target.kind));
+        // EventBridge gives every event an id; what is started by hand has none.
+        let reported = target.source == Source::Keywheel && alert.event.is_some();
+        let name = format!("{}/{:?}/{who}", alert.execution, target.kind);
+        let id = if reported { RunId::of_report(&name) } else { RunId::standing_for(&name) };
         Self {
             schema: SCHEMA,
             id,
             execution: sibling(&alert.execution, id),
             started: alert.started,
-            // EventBridge gives every event an id; what is started by hand has none.
-            reported: target.source == Source::Keywheel && alert.event.is_some(),
+            reported,
             keys: Vec::new(),
             target,
             reason,

@@ -5,15 +5,24 @@
 //! told: it may have been the leak.
 
 use keywheel::incident::{Alarm, Alert, Course, Incident};
-use keywheel::triage::{Class, Verdict, judge, made};
+use keywheel::triage::{Class, Verdict, judge_knowing, made};
 use keywheel::{Context, Step, StepError};
 use tracing::{info, warn};
 
-/// More text than this does not fit into a state beside what the machine adds to it.
-const LARGEST: usize = 240 * 1024;
+/// More text of incidents than this does not fit into a state beside what the machine adds to it.
+const LARGEST: usize = 220 * 1024;
 
 /// The step.
-pub struct Triage;
+pub struct Triage {
+    roles: Vec<String>,
+}
+
+impl Triage {
+    /// A step that takes what these roles make Active for ours.
+    pub fn new(roles: Vec<String>) -> Self {
+        Self { roles }
+    }
+}
 
 impl Step for Triage {
     const NAME: &'static str = "triage";
@@ -22,7 +31,7 @@ impl Step for Triage {
 
     /// Run twice, it says the same: the incidents' names follow from the event's execution.
     async fn run(&self, alarm: Alarm, ctx: &Context) -> Result<Alert, StepError> {
-        let verdict = judge(&alarm.event);
+        let verdict = judge_knowing(&alarm.event, &self.roles);
         let mut alert = Alert::new(alarm.execution, alarm.started, verdict.class, verdict.reason.clone());
         let id = alarm.event.get("id").and_then(serde_json::Value::as_str);
         alert.event = id.filter(|id| id.len() <= 64 && id.bytes().all(is_plain)).map(str::to_owned);
@@ -40,15 +49,12 @@ impl Step for Triage {
             // The same credential under two of its names is one incident.
             incidents.sort_by_key(|incident| incident.id);
             incidents.dedup_by_key(|incident| incident.id);
-            alert.incidents = incidents;
-            if serde_json::to_string(&alert).map_or(usize::MAX, |text| text.len()) > LARGEST {
-                alert.reason = format!(
-                    "The event names {} credentials, more than one execution can hold: contain them by hand (`keywheel revoke`). {}",
-                    alert.incidents.len(),
-                    alert.reason
-                );
-                alert.incidents.clear();
-                alert.course = Course::Reject;
+            let all = incidents.len();
+            alert.incidents = fitting(incidents, alarm.from);
+            let next = alarm.from + alert.incidents.len();
+            alert.from = (next < all).then_some(next);
+            if verdict.odd > 0 && alert.from.is_none() {
+                alert.tell_odd(ctx.clock.now());
             }
         }
         match alert.course {
@@ -63,6 +69,17 @@ impl Step for Triage {
         }
         Ok(alert)
     }
+}
+
+/// As many of the incidents, from that one on, as one document holds; never none where there is one.
+fn fitting(incidents: Vec<Incident>, from: usize) -> Vec<Incident> {
+    let mut taken = 0;
+    let fits = |(index, incident): &(usize, Incident)| {
+        // With the comma behind it.
+        taken += serde_json::to_string(incident).map_or(LARGEST, |text| text.len() + 1);
+        *index == 0 || taken <= LARGEST
+    };
+    incidents.into_iter().skip(from).enumerate().take_while(fits).map(|(_, incident)| incident).collect()
 }
 
 const fn is_plain(byte: u8) -> bool {

@@ -161,6 +161,17 @@ pub struct Execution {
     pub output: Option<String>,
 }
 
+/// A version of an object in the bucket.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// Its key.
+    pub key: String,
+    /// Its text.
+    pub text: String,
+    /// Its version.
+    pub version: String,
+}
+
 /// How a task token was answered.
 #[derive(Debug, Clone)]
 pub struct TaskAnswer {

@@ -62,7 +62,7 @@ impl Fake {
             Ok(Body::Json(reply)) => {
                 Ok(json!({"ExecutionArn": reply["executionArn"], "StartDate": reply["startDate"]}))
             }
-            Ok(Body::Xml(text)) => panic!("Step Functions answers in JSON, not {text}"),
+            Ok(other) => panic!("Step Functions answers in JSON, not {other:?}"),
             Err(refusal) => {
                 let code = &refusal.code;
                 let name =

@@ -10,6 +10,7 @@ mod account;
 mod events;
 mod iam;
 mod integration;
+mod objects;
 mod policies;
 mod report;
 mod secrets;
@@ -36,7 +37,7 @@ use keywheel::Clock;
 use tokio::sync::Notify;
 
 pub use account::{
-    Call, Execution, Key, Maker, Options, Role, Secret, TaskAnswer, TrailRecord, Use, User, Version,
+    Call, Execution, Key, Maker, Object, Options, Role, Secret, TaskAnswer, TrailRecord, Use, User, Version,
 };
 pub use state::{State, random_secret};
 pub use wire::{Answer, Body, Refusal, Request, refuse, refuse_with};
@@ -207,7 +208,7 @@ fn kill(invocation: Option<&Invocation>) {
 /// The service's own way to say that the caller may not.
 fn denied(request: &Request) -> Answer {
     let message = format!("User is not authorized to perform: {}", request.name());
-    if wire::is_query(&request.service) {
+    if wire::is_query(&request.service) || request.service == "s3" {
         let code = if request.service == "sns" { "AuthorizationError" } else { "AccessDenied" };
         refuse_with(403, code, message)
     } else {
@@ -217,7 +218,9 @@ fn denied(request: &Request) -> Answer {
 
 /// The service's own way to say "slow down".
 fn throttled(request: &Request) -> Answer {
-    if wire::is_query(&request.service) {
+    if request.service == "s3" {
+        refuse_with(503, "SlowDown", "Please reduce your request rate.")
+    } else if wire::is_query(&request.service) {
         refuse("Throttling", "Rate exceeded")
     } else {
         refuse("ThrottlingException", "Rate exceeded")
@@ -240,6 +243,7 @@ impl State {
             "ssm" => self.ssm(request),
             "cloudtrail" => self.cloudtrail(request),
             "account" => self.account_service(request),
+            "s3" => self.s3(request),
             "events" => self.event_bus(request),
             "sns" => self.sns(request),
             _ => self.unknown(request),

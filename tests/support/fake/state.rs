@@ -10,7 +10,9 @@ use keywheel::Clock;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::account::{Call, Execution, Key, Maker, Options, Role, Secret, TaskAnswer, TrailRecord, User};
+use super::account::{
+    Call, Execution, Key, Maker, Object, Options, Role, Secret, TaskAnswer, TrailRecord, User,
+};
 use super::wire::Request;
 use super::{INVOCATION, Invocation};
 use crate::broken::Broken;
@@ -61,6 +63,8 @@ pub struct State {
     pub answers: BTreeMap<String, Vec<TaskAnswer>>,
     /// Parameters of the parameter store.
     pub parameters: BTreeMap<String, String>,
+    /// The objects of the bucket, the oldest version first.
+    pub objects: Vec<Object>,
     /// `CloudTrail`'s records.
     pub trail: Vec<TrailRecord>,
     /// What reached the event bus.
@@ -131,6 +135,7 @@ impl State {
             tokens: BTreeSet::new(),
             answers: BTreeMap::new(),
             parameters: BTreeMap::new(),
+            objects: Vec::new(),
             trail: Vec::new(),
             bus: Vec::new(),
             topic: Vec::new(),
@@ -269,6 +274,9 @@ impl State {
         let mut params = request.params.clone();
         if let Some(value) = params.get_mut("SecretString") {
             *value = "(kept out of the record)".into();
+        }
+        if let Some(body) = params.get_mut("Body") {
+            *body = "(an object)".into();
         }
         let call = Call {
             index: self.calls.len(),

@@ -48,6 +48,8 @@ pub enum Body {
     Xml(String),
     /// A JSON object.
     Json(Value),
+    /// An object of S3, and its version.
+    Object(String, String),
 }
 
 /// An error that the service answers with.
@@ -118,7 +120,9 @@ impl Request {
         let region = words.next().unwrap_or_default().to_owned();
         let service = words.next().unwrap_or_default().to_owned();
         let target = header("x-amz-target");
-        let (action, params) = if service == "account" {
+        let (action, params) = if service == "s3" {
+            object_call(request, &body)
+        } else if service == "account" {
             // REST: the action is the path, and begins with a small letter there.
             let action = request.uri().rsplit('/').next().unwrap_or_default();
             let action = action.get(..1).map(|first| first.to_uppercase() + &action[1..]);
@@ -187,8 +191,31 @@ fn canonical(request: &HttpRequest, url: &str, body: &str, signed: &str) -> Stri
         let value = request.headers().get(name).unwrap_or(if name == "host" { host } else { "" });
         list + name + ":" + value.trim() + "\n"
     });
+    let mut query: Vec<&str> = query.split('&').collect();
+    query.sort_unstable();
+    let query = query.join("&");
     let hash = hex(&Sha256::digest(body.as_bytes()));
     format!("{}\n{path}\n{query}\n{headers}\n{signed}\n{hash}", request.method())
+}
+
+/// What a call of S3 asks for: it has no action, only a method, a bucket in the host or the path, and a key.
+fn object_call(request: &HttpRequest, body: &str) -> (String, Value) {
+    let url = request.uri();
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let (bucket, key) = match host.split_once(".s3.") {
+        Some((bucket, _)) => (bucket, path),
+        None => path.split_once('/').unwrap_or((path, "")),
+    };
+    let action = match request.method() {
+        "PUT" => "PutObject",
+        "GET" => "GetObject",
+        other => other,
+    };
+    let version = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "versionId");
+    let version = version.map(|(_, version)| version.into_owned());
+    (action.into(), json!({"Bucket": bucket, "Key": key, "VersionId": version, "Body": body}))
 }
 
 fn keyed(key: &[u8], text: &[u8]) -> Vec<u8> {
@@ -210,7 +237,7 @@ pub(super) fn has_more(answer: &Answer) -> bool {
     match answer {
         Ok(Body::Xml(text)) => text.contains("<IsTruncated>true<"),
         Ok(Body::Json(value)) => ["NextToken", "nextToken"].iter().any(|token| value.get(token).is_some()),
-        Err(_) => false,
+        Ok(Body::Object(..)) | Err(_) => false,
     }
 }
 
@@ -235,6 +262,19 @@ pub(super) fn write(request: &Request, answer: &Answer, id: &str) -> HttpRespons
             ),
         ),
         Ok(Body::Json(value)) => (200, value.to_string()),
+        Ok(Body::Object(text, version)) => {
+            let mut response = reply(200, text.clone(), id);
+            response.headers_mut().insert("x-amz-version-id", version.clone());
+            return response;
+        }
+        Err(refusal) if request.service == "s3" => (
+            refusal.status,
+            format!(
+                "<Error>{}{}<RequestId>{id}</RequestId></Error>",
+                tag("Code", &refusal.code),
+                tag("Message", &refusal.message)
+            ),
+        ),
         Err(refusal) if is_query(&request.service) => (
             refusal.status,
             format!(

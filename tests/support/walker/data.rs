@@ -27,6 +27,12 @@ pub(super) fn select(path: &str, input: &Value, context: &Value) -> Option<Value
     Some(at.clone())
 }
 
+/// Whether a state's parameters name the execution's own input, which is too large to be carried along for nothing.
+pub(super) fn asks_for_input(state: &Value) -> bool {
+    let fields = state.get("Parameters").and_then(Value::as_object);
+    fields.is_some_and(|fields| fields.values().any(|value| *value == "$$.Execution.Input"))
+}
+
 /// `InputPath` and `OutputPath`.
 pub(super) fn through(path: Option<&Value>, document: &Value, context: &Value) -> Value {
     match path {

@@ -71,6 +71,7 @@ pub struct Walker<'a> {
     arn: String,
     name: String,
     started: Timestamp,
+    input: Value,
     at_door: &'a mut dyn FnMut(&str, &Value) -> Control,
     history: Vec<Entered>,
     late: Option<Repeat>,
@@ -117,6 +118,7 @@ impl<'a> Walker<'a> {
             arn: arn.to_owned(),
             name,
             started,
+            input: Value::Null,
             at_door,
             history: Vec::new(),
             late: None,
@@ -126,6 +128,7 @@ impl<'a> Walker<'a> {
     /// Runs it to its end.
     pub async fn walk(mut self, input: Value) -> Walk {
         self.fake.state().execution_started(&self.arn, &input);
+        self.input = input.clone();
         let definition = self.definition;
         allow(
             definition,
@@ -207,10 +210,13 @@ impl<'a> Walker<'a> {
         state: &Value,
         raw: Value,
     ) -> Result<(Option<String>, Value), Box<End>> {
-        let context = json!({
+        let mut context = json!({
             "Execution": {"Id": self.arn, "Name": self.name, "StartTime": self.started},
             "State": {"Name": name, "EnteredTime": self.fake.state().now()},
         });
+        if data::asks_for_input(state) {
+            context["Execution"]["Input"] = self.input.clone();
+        }
         let input = data::through(state.get("InputPath"), &raw, &context);
         let (next, output) = match text(state, "Type") {
             "Task" => match self.task(name, state, &raw, &input, &context).await {

@@ -20,12 +20,13 @@ use super::world::{Call, Reply, World};
 use crate::error::{Explain, Result};
 
 /// The environment variables that lead every SDK to a service's address; the first is for whoever has none.
-const ENDPOINTS: [&str; 10] = [
+const ENDPOINTS: [&str; 11] = [
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_ACCOUNT",
     "AWS_ENDPOINT_URL_CLOUDTRAIL",
     "AWS_ENDPOINT_URL_EVENTBRIDGE",
     "AWS_ENDPOINT_URL_IAM",
+    "AWS_ENDPOINT_URL_S3",
     "AWS_ENDPOINT_URL_SECRETS_MANAGER",
     "AWS_ENDPOINT_URL_SFN",
     "AWS_ENDPOINT_URL_SNS",
@@ -113,7 +114,10 @@ async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
     let mut call = read(&head.headers, &body);
-    if call.action.is_empty() {
+    if call.service == "s3" {
+        // An object has a method and a path.
+        call.action = if head.method == http::Method::PUT { "PutObject" } else { "GetObject" }.to_owned();
+    } else if call.action.is_empty() {
         // The Account service names its action in the path: `/listRegions`.
         let path = head.uri.path().trim_start_matches('/');
         call.action = path[..1.min(path.len())].to_uppercase() + path.get(1..).unwrap_or_default();

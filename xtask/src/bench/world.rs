@@ -132,6 +132,8 @@ impl World {
             "secretsmanager" => self.store_call(call).map(Reply::Json),
             "ssm" => Some(Reply::Json(parameters(call))),
             "states" => Some(Reply::Json(json!({"executionArn": "arn:run", "startDate": 1_767_323_045.25}))),
+            // An object is taken without a word.
+            "s3" => Some(Reply::Json(json!({}))),
             "account" => Some(Reply::Json(
                 json!({"Regions": [{"RegionName": "eu-west-1", "RegionOptStatus": "ENABLED_BY_DEFAULT"}]}),
             )),

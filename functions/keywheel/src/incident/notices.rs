@@ -316,6 +316,13 @@ impl Alert {
         let text = format!("{} An event was taken for {:?}; nothing was changed.", self.reason, self.class);
         self.notices = vec![Notice::new(self.id, NoticeKind::Event, "", at, text)];
     }
+
+    /// Puts a notice into the outbox that a part of the event could not be understood, while the others are acted on.
+    pub fn tell_odd(&mut self, at: Timestamp) {
+        let text =
+            format!("{} What could be understood of the event is acted on; the rest is not.", self.reason);
+        self.notices = vec![Notice::new(self.id, NoticeKind::Event, "/odd", at, text)];
+    }
 }
 
 impl Outbox for Alert {

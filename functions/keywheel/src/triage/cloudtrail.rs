@@ -4,7 +4,7 @@
 
 use super::fields::{Fields, key_id, name, name_in_arn};
 use super::{Class, Kind, Severity, Source, Target, Verdict};
-use crate::ids::UserName;
+use crate::ids::{AccessKeyId, UserName};
 use crate::making::Made;
 
 pub(super) const API_CALL: &str = "AWS API Call via CloudTrail";
@@ -12,6 +12,29 @@ const SERVICE_EVENT: &str = "AWS Service Event via CloudTrail";
 
 /// AWS attaches this policy, or one of its later versions, to a user whose key it has found in public.
 const QUARANTINE: &str = "AWSCompromisedKeyQuarantine";
+
+/// A key that was made Active by a call that bears our names, in a session of none of these roles: the names are
+/// anybody's to choose, a role is not.
+pub(super) fn pretended(envelope: Fields<'_>, detail: Fields<'_>, roles: &[String]) -> Option<Verdict> {
+    let record = Record { envelope, detail };
+    let made_active = detail.text("eventSource") == Some("iam.amazonaws.com")
+        && detail.text("eventName") == Some("UpdateAccessKey")
+        && detail.get("requestParameters")?.text("status") == Some("Active");
+    if !made_active || !record.is_ours() {
+        return None;
+    }
+    let issuer = detail.get("userIdentity").and_then(principal);
+    if issuer.is_some_and(|issuer| roles.contains(&issuer)) {
+        return None;
+    }
+    let asked = detail.get("requestParameters")?;
+    let (key, user) = (asked.text("accessKeyId").and_then(key_id)?, asked.text("userName").and_then(name));
+    Some(record.made_active(
+        key,
+        user,
+        "A key was made Active by somebody who goes by our names, in no role of ours.",
+    ))
+}
 
 /// Whether a `detail-type` is that of a record.
 pub(super) fn is_record(kind: &str) -> bool {
@@ -146,21 +169,18 @@ impl Record<'_> {
         let user = asked.text("userName").map_or_else(caller, name);
         match (call, asked.text("status")) {
             ("DeleteAccessKey", _) => self.observed(Some(key), user, "A key was deleted."),
-            (_, Some("Active")) if !self.is_ours() => {
-                let target = self.target(
-                    Class::RevokeAgainIfLeaked,
-                    kind_of(&key),
-                    Some(key),
-                    user,
-                    Severity::Unknown,
-                );
-                Verdict::about(target, "A key was made Active.")
-            }
+            (_, Some("Active")) if !self.is_ours() => self.made_active(key, user, "A key was made Active."),
             (_, Some("Active" | "Inactive" | "Expired")) => {
                 self.observed(Some(key), user, "A key was changed.")
             }
             _ => Verdict::reject("The record of a changed key has no status that IAM knows."),
         }
+    }
+
+    fn made_active(&self, key: AccessKeyId, user: Option<UserName>, reason: &str) -> Verdict {
+        let kind = kind_of(&key);
+        let target = self.target(Class::RevokeAgainIfLeaked, kind, Some(key), user, Severity::Unknown);
+        Verdict::about(target, reason)
     }
 
     fn of_secrets(&self, call: &str) -> Verdict {
@@ -200,7 +220,7 @@ impl Record<'_> {
         &self,
         class: Class,
         kind: Kind,
-        key_id: Option<crate::ids::AccessKeyId>,
+        key_id: Option<AccessKeyId>,
         user: Option<UserName>,
         severity: Severity,
     ) -> Target {
@@ -226,7 +246,7 @@ impl Record<'_> {
     }
 }
 
-fn kind_of(key: &crate::ids::AccessKeyId) -> Kind {
+fn kind_of(key: &AccessKeyId) -> Kind {
     if key.is_temporary() { Kind::Session } else { Kind::LongTerm }
 }
 

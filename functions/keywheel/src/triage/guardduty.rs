@@ -82,7 +82,7 @@ fn sequence(
 ) -> Verdict {
     let found = service.and_then(|service| service.any("detection")?.any("sequence"));
     let actors = found.and_then(|sequence| sequence.list("actors").or_else(|| sequence.list("Actors")));
-    let mut parts: Vec<Verdict> = actors
+    let judged: Vec<Verdict> = actors
         .unwrap_or_default()
         .into_iter()
         .filter_map(|actor| actor.any("user"))
@@ -95,17 +95,25 @@ fn sequence(
             };
             subject::judge(&subject, owner.as_deref().or(account), Source::GuardDuty, severity)
         })
-        // An actor that cannot be understood does not hide the others.
-        .filter(|verdict| verdict.class != Class::Reject)
         .collect();
+    // An actor that cannot be understood does not hide the others.
+    let (odd, mut parts): (Vec<Verdict>, Vec<Verdict>) =
+        judged.into_iter().partition(|verdict| verdict.class == Class::Reject);
     parts.extend(subject.map(|subject| subject::judge(subject, account, Source::GuardDuty, severity)));
     if what.contains(":IAM/") || parts.iter().any(|part| part.class >= Class::SessionOnly) {
-        return Verdict::all(parts).filter(|verdict| verdict.class != Class::Reject).unwrap_or_else(|| {
-            Verdict::of(
-                Class::NotifyResolve,
-                "An attack sequence with a compromised credential, whose fields do not name it.",
-            )
-        });
+        let mut verdict =
+            Verdict::all(parts).filter(|verdict| verdict.class != Class::Reject).unwrap_or_else(|| {
+                Verdict::of(
+                    Class::NotifyResolve,
+                    "An attack sequence with a compromised credential, whose fields do not name it.",
+                )
+            });
+        if !odd.is_empty() {
+            verdict.odd += odd.len();
+            let actors = odd.len();
+            verdict.add(&format!(" {actors} of its actors could not be understood: look at the event."));
+        }
+        return verdict;
     }
     Verdict::of(Class::NotifyOnly, "An attack sequence that names no credential.")
 }

@@ -97,6 +97,7 @@ pub(super) fn event(envelope: Fields<'_>, kind: &str, detail: Fields<'_>) -> Ver
         };
     };
     if odd > 0 {
+        verdict.odd += odd;
         verdict.add(&format!(" {odd} of its entities could not be understood: look at the event."));
     }
     verdict.add(&pages);

@@ -150,18 +150,23 @@ pub struct Verdict {
     pub targets: Vec<Target>,
     /// Why, for a person.
     pub reason: String,
+    /// How many parts of it could not be understood, beside those that could: a person must hear of them.
+    #[serde(skip)]
+    pub odd: usize,
 }
 
 /// The longest event that is read. EventBridge's are up to 1 MiB.
 pub const LONGEST: usize = 2 * 1024 * 1024;
-/// The most targets of one event. More are no leak that a machine should act on by itself.
+/// The most targets of one event of our own senders. More are no leak that a machine should act on by itself.
 pub const MOST_TARGETS: usize = 1000;
+/// And of one of AWS's, which are believed: more than one execution's history has room for.
+pub const MOST_OF_AWS: usize = 2000;
 /// How deep an event may be wrapped in messages of SNS and SQS.
 const WRAPPERS: usize = 4;
 
 impl Verdict {
     fn of(class: Class, reason: impl Into<String>) -> Self {
-        Self { class, targets: Vec::new(), reason: reason.into() }
+        Self { class, targets: Vec::new(), reason: reason.into(), odd: 0 }
     }
 
     fn ignore(reason: impl Into<String>) -> Self {
@@ -173,7 +178,7 @@ impl Verdict {
     }
 
     fn about(target: Target, reason: impl Into<String>) -> Self {
-        Self { class: target.class, targets: vec![target], reason: reason.into() }
+        Self { class: target.class, targets: vec![target], reason: reason.into(), odd: 0 }
     }
 
     /// The same with another class, for the whole and for each target.
@@ -193,7 +198,9 @@ impl Verdict {
     fn all(parts: Vec<Self>) -> Option<Self> {
         let class = parts.iter().map(|part| part.class).max()?;
         let (mut targets, mut reasons) = (Vec::<Target>::new(), Vec::<String>::new());
+        let mut odd = 0;
         for part in parts {
+            odd += part.odd + usize::from(part.class == Class::Reject && class != Class::Reject);
             for target in part.targets {
                 if !targets.contains(&target) {
                     targets.push(target);
@@ -203,7 +210,7 @@ impl Verdict {
                 reasons.push(part.reason);
             }
         }
-        Some(Self { class, targets, reason: reasons.join(" ") })
+        Some(Self { class, targets, reason: reasons.join(" "), odd })
     }
 }
 
@@ -230,13 +237,25 @@ pub fn triage(event: &[u8]) -> Verdict {
 /// Judges an event.
 pub fn judge(event: &Value) -> Verdict {
     let verdict = unwrapped(event, WRAPPERS);
-    if verdict.targets.len() > MOST_TARGETS {
+    let ours = verdict.targets.iter().any(|target| target.source == Source::Keywheel);
+    let most = if ours { MOST_TARGETS } else { MOST_OF_AWS };
+    if verdict.targets.len() > most {
         return Verdict::reject(format!(
-            "The event names {} credentials; more than {MOST_TARGETS} are for a person to look at.",
+            "The event names {} credentials; more than {most} are for a person to look at.",
             verdict.targets.len()
         ));
     }
     verdict
+}
+
+/// The same by somebody who knows which roles of ours may make a key Active: a call that only bears our names is
+/// nobody's of ours.
+pub fn judge_knowing(event: &Value, roles: &[String]) -> Verdict {
+    let fields = Fields(event);
+    let told = fields.text("detail-type").is_some_and(cloudtrail::is_record);
+    let pretended =
+        fields.get("detail").filter(|_| told).and_then(|detail| cloudtrail::pretended(fields, detail, roles));
+    pretended.unwrap_or_else(|| judge(event))
 }
 
 /// An event may come as it is, or as the message of a topic or a queue that a Lambda is given.

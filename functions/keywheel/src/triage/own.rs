@@ -72,6 +72,7 @@ pub(super) fn leak(_: Fields<'_>, kind: &str, detail: Fields<'_>) -> Verdict {
         return Verdict::reject("No key_id in the leak is one that AWS could have made.");
     };
     if odd > 0 {
+        verdict.odd += odd;
         verdict.add(&format!(" {odd} of its keys could not be understood: look at the event."));
     }
     verdict

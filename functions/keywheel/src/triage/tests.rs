@@ -141,6 +141,18 @@ fn a_key_switched_on_again_is_told_unless_we_did_it() {
         "arn": "arn:aws:sts::111122223333:assumed-role/x-RollBackRole-1/keywheel-prod-roll-back",
     });
     assert_eq!(class(&ours), Class::Observe);
+    // Whoever knows our roles does not go by names, which anybody may choose who may assume a role.
+    let role = "arn:aws:iam::111122223333:role/x-RollBackRole-1".to_owned();
+    let knowing = |event: &Value| judge_knowing(event, std::slice::from_ref(&role)).class;
+    assert_eq!(knowing(&ours), Class::RevokeAgainIfLeaked, "without the role that the session is of");
+    ours["detail"]["userIdentity"]["sessionContext"] =
+        json!({"sessionIssuer": {"type": "Role", "arn": role}});
+    assert_eq!(knowing(&ours), Class::Observe);
+    ours["detail"]["userIdentity"]["sessionContext"]["sessionIssuer"]["arn"] =
+        json!("arn:aws:iam::111122223333:role/Admin");
+    assert_eq!(knowing(&ours), Class::RevokeAgainIfLeaked);
+    assert_eq!(knowing(&event), Class::RevokeAgainIfLeaked);
+    assert_eq!(knowing(&record("UpdateAccessKey", &off, &json!(null))), Class::Observe);
     // For oneself, no name is given.
     let own = json!({"accessKeyId": KEY, "status": "Active"});
     let verdict = judge(&record("UpdateAccessKey", &own, &json!(null)));
