@@ -46,7 +46,9 @@ fn the_samples_of_an_emergency_follow_from_each_other() {
     let alarm: Alarm = serde_json::from_value(sample("events/triage.json")).unwrap();
     assert_eq!(alarm.event, event);
     let verdict = keywheel::triage::judge(&event);
-    let alert = keywheel::Alert::new(alarm.execution, alarm.started, verdict.class, verdict.reason.clone());
+    let mut alert =
+        keywheel::Alert::new(alarm.execution, alarm.started, verdict.class, verdict.reason.clone());
+    alert.said = keywheel::triage::said_at(&event, alarm.started);
     let [target] = verdict.targets.as_slice() else { panic!("{verdict:?}") };
     let opened = Incident::open(&alert, target.clone(), verdict.reason);
     assert_eq!(serde_json::to_value(&opened).unwrap(), sample("events/contain.json"));
@@ -54,6 +56,15 @@ fn the_samples_of_an_emergency_follow_from_each_other() {
         let later: Incident = serde_json::from_value(sample(&format!("events/{name}.json"))).unwrap();
         assert_eq!((later.id, &later.target), (opened.id, &opened.target), "{name}");
     }
+}
+
+#[test]
+fn an_incident_that_an_earlier_release_began_is_still_read() {
+    let mut old = sample("events/contain.json");
+    assert!(old.as_object_mut().unwrap().remove("said").is_some());
+    let doc: Incident = serde_json::from_value(old.clone()).unwrap();
+    assert_eq!(doc.said, None);
+    assert_eq!(serde_json::to_value(doc).unwrap(), old);
 }
 
 #[test]

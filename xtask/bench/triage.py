@@ -18,11 +18,13 @@ def severity(value) -> str:
 
 def handler(alarm, context):
     event = alarm["event"]
+    said = event.get("time")
     alert = {
         "schema": 1,
         "id": str(uuid.uuid5(uuid.NAMESPACE_OID, alarm["execution"])),
         "execution": alarm["execution"],
         "started": alarm["started"],
+        "said": said,
         "event": event.get("id"),
         "class": "REJECT",
         "reason": "The event cannot be understood.",
@@ -42,6 +44,7 @@ def handler(alarm, context):
             "id": incident,
             "execution": f"{machine}-incident:{incident}",
             "started": alarm["started"],
+            "said": said,
             "target": {
                 "class": alert["class"],
                 "account": event["detail"]["accountId"],

@@ -109,12 +109,14 @@ fn record(
     line
 }
 
-/// The milliseconds from an event's arrival to its key's being Inactive, where this step has just made it so and
-/// no policy let anybody come first.
+/// The milliseconds from an event to its key's being Inactive, where this step has just made it so and no policy let
+/// anybody come first. From what the event says of its own time, where it says that: what it waited for before its
+/// execution started is part of it. Else from the execution's start.
 fn time_to_contain(document: &Value) -> Option<i64> {
     let at = |name: &str| document.get(name)?.as_str()?.parse::<jiff::Timestamp>().ok();
     let first = document.get("phase")? == "deny" && document.get("bound").is_none();
-    let took = at("contained_at")?.as_millisecond() - at("started")?.as_millisecond();
+    let began = at("said").or_else(|| at("started"))?;
+    let took = at("contained_at")?.as_millisecond() - began.as_millisecond();
     first.then_some(took.max(0))
 }
 
@@ -167,6 +169,13 @@ mod tests {
         let contained = line("contain", doc.clone());
         assert_eq!((&contained["TimeToContain"], &contained["key.id"]), (&json!(1500), &json!("AKIA")));
         assert_eq!(contained["_aws"]["CloudWatchMetrics"][1]["Metrics"][0]["Name"], "TimeToContain");
+        for (said, took) in
+            [(json!("2026-03-02T08:59:40Z"), 22_500), (json!("2026-03-02T09:00:03Z"), 0), (Value::Null, 1500)]
+        {
+            let mut told = doc.clone();
+            told["said"] = said;
+            assert_eq!(line("contain", told)["TimeToContain"], took);
+        }
         let mut late = doc.clone();
         late["bound"] = json!("2026-03-02T09:00:02Z");
         for other in [line("contain", late), line("notify", doc.clone())] {

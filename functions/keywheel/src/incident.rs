@@ -88,6 +88,9 @@ pub struct Alert {
     pub execution: String,
     /// When it started.
     pub started: Timestamp,
+    /// When the event's source has said it, where the event tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Timestamp>,
     /// The event's own id, where it has a sensible one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
@@ -227,6 +230,9 @@ pub struct Incident {
     pub execution: String,
     /// When the event arrived.
     pub started: Timestamp,
+    /// When its source has said it, where the event tells: what the time to contain is counted from, and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Timestamp>,
     /// What the event says.
     pub target: Target,
     /// Why, in triage's words.
@@ -334,6 +340,7 @@ impl Alert {
             id: RunId::standing_for(&execution),
             execution,
             started,
+            said: None,
             event: None,
             class,
             reason,
@@ -368,7 +375,7 @@ impl Alert {
         let name = if told { odd.name } else { format!("{}/{}", odd.name, made.key) };
         let mut incident = Incident::open(self, target, odd.reason);
         // People can act on it from now on, and not since the event that was looked into for a quarter of an hour.
-        incident.started = now;
+        (incident.started, incident.said) = (now, None);
         let machine = self.execution.rsplit_once(':').map_or(self.execution.as_str(), |(machine, _)| machine);
         incident.id = RunId::standing_for(&format!("{machine}/key-making/{name}"));
         incident.execution = sibling(&self.execution, incident.id);
@@ -393,6 +400,7 @@ impl Incident {
             id,
             execution: sibling(&alert.execution, id),
             started: alert.started,
+            said: alert.said,
             reported,
             keys: Vec::new(),
             target,

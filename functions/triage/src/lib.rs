@@ -5,7 +5,7 @@
 //! told: it may have been the leak.
 
 use keywheel::incident::{Alarm, Alert, Course, Incident};
-use keywheel::triage::{Class, Verdict, judge_knowing, made};
+use keywheel::triage::{Class, Verdict, judge_knowing, made, said_at};
 use keywheel::{Context, Step, StepError};
 use tracing::{info, warn};
 
@@ -33,6 +33,7 @@ impl Step for Triage {
     async fn run(&self, alarm: Alarm, ctx: &Context) -> Result<Alert, StepError> {
         let verdict = judge_knowing(&alarm.event, &self.roles);
         let mut alert = Alert::new(alarm.execution, alarm.started, verdict.class, verdict.reason.clone());
+        alert.said = said_at(&alarm.event, alarm.started);
         let id = alarm.event.get("id").and_then(serde_json::Value::as_str);
         alert.event = id.filter(|id| id.len() <= 64 && id.bytes().all(is_plain)).map(str::to_owned);
         alert.course = course(&verdict);

@@ -15,6 +15,7 @@ mod securityhub;
 mod subject;
 mod trustedadvisor;
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -163,6 +164,8 @@ pub const MOST_TARGETS: usize = 1000;
 pub const MOST_OF_AWS: usize = 2000;
 /// How deep an event may be wrapped in messages of SNS and SQS.
 const WRAPPERS: usize = 4;
+/// How long EventBridge tries to deliver an event.
+const LATEST: SignedDuration = SignedDuration::from_hours(24);
 
 impl Verdict {
     fn of(class: Class, reason: impl Into<String>) -> Self {
@@ -300,6 +303,16 @@ pub fn made(event: &Value) -> Option<Made> {
 /// The key that somebody has made, by a record of CloudTrail.
 pub fn made_in_record(record: &Value) -> Option<Made> {
     cloudtrail::made(Fields(record))
+}
+
+/// When the source has said it, by the event's own time, where that can be so: an event does not arrive before it is
+/// sent, and what is older than EventBridge tries to deliver was sent again, or bears a time that somebody chose.
+pub fn said_at(event: &Value, arrived: Timestamp) -> Option<Timestamp> {
+    let event = Fields(event);
+    // A record bears the time of the call, and CloudTrail hands it on a minute or more later.
+    let recorded = event.text("detail-type").is_some_and(cloudtrail::is_record);
+    let at: Timestamp = event.text("time").filter(|_| !recorded)?.parse().ok()?;
+    (SignedDuration::ZERO..=LATEST).contains(&arrived.duration_since(at)).then_some(at)
 }
 
 fn of_family(event: Fields<'_>) -> Verdict {

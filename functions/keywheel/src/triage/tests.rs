@@ -356,3 +356,29 @@ fn what_is_no_event_is_refused_and_never_repeated() {
         assert!(!said.contains(secret), "{said}");
     }
 }
+
+#[test]
+fn an_events_time_counts_where_it_can_be_when_the_source_has_said_it() {
+    let arrived: Timestamp = "2026-03-02T09:00:01.5Z".parse().unwrap();
+    let said = |kind: &str, time: Value| {
+        let event = json!({"source": "aws.guardduty", "detail-type": kind, "time": time});
+        said_at(&event, arrived).map(|at| at.to_string())
+    };
+    let finding = |time: &str| said("GuardDuty Finding", json!(time));
+    for (time, at) in [
+        ("2026-03-02T09:00:00Z", "2026-03-02T09:00:00Z"),
+        ("2026-03-02T10:00:00+01:00", "2026-03-02T09:00:00Z"),
+        ("2026-03-02T09:00:01.5Z", "2026-03-02T09:00:01.5Z"),
+        ("2026-03-01T09:00:01.5Z", "2026-03-01T09:00:01.5Z"),
+    ] {
+        assert_eq!(finding(time).as_deref(), Some(at), "{time}");
+    }
+    // Later than its arrival, older than any delivery, no time at all.
+    for time in ["2026-03-02T09:00:02Z", "2026-03-01T09:00:01Z", "1970-01-01T00:00:00Z", "now", ""] {
+        assert_eq!(finding(time), None, "{time}");
+    }
+    assert_eq!(said("GuardDuty Finding", json!(1_772_442_000)), None);
+    assert_eq!(said_at(&json!({"detail-type": "GuardDuty Finding"}), arrived), None);
+    // The time of a call, which nobody could have known then.
+    assert_eq!(said(cloudtrail::API_CALL, json!("2026-03-02T09:00:00Z")), None);
+}
