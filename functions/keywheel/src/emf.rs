@@ -62,10 +62,8 @@ fn record(
             "Metrics": [{"Name": "TimeToContain", "Unit": "Milliseconds"}],
         }));
     }
-    // The step that follows where a key cannot be made Inactive, and that denies its sessions where it is.
-    let at_large = step == "deny-sessions"
-        && document.is_none_or(|doc| doc.get("contained_at").is_none() || doc.get("deny").is_none());
-    if step == "deny-sessions" {
+    let at_large = at_large(step, document);
+    if at_large.is_some() {
         directives.push(json!({
             "Namespace": NAMESPACE,
             "Dimensions": [["Stage"]],
@@ -98,7 +96,7 @@ fn record(
     if let Some(took) = contained {
         line["TimeToContain"] = took.into();
     }
-    if step == "deny-sessions" {
+    if let Some(at_large) = at_large {
         line["NotContained"] = u8::from(at_large).into();
     }
     if let Some(incident) = text("/id") {
@@ -107,6 +105,28 @@ fn record(
         line["iam.user"] = text("/user").into();
     }
     line
+}
+
+/// Whether what leaked is at large after this step; `None` where the step is not asked.
+fn at_large(step: &str, document: Option<&Value>) -> Option<bool> {
+    let has = |doc: &Value, name: &str| doc.get(name).is_some();
+    match step {
+        // It follows where a key cannot be made Inactive, and denies its sessions where it is.
+        "deny-sessions" => Some(document.is_none_or(|doc| !has(doc, "contained_at") || !has(doc, "deny"))),
+        // Where the emergency machine contains by itself, because an incident could not be started, nothing follows
+        // but a notice: of a key that is not Inactive, or of sessions that nobody denies. In an incident the step above
+        // has counted the try; where it has failed as well, this counts again: the alarm asks whether, not how often.
+        "notify" => document.is_some_and(is_undone).then_some(true),
+        _ => None,
+    }
+}
+
+/// Whether it is an incident's document that no step but the first has had.
+fn is_undone(document: &Value) -> bool {
+    let due = document.get("phase").is_some_and(|phase| phase == "contain" || phase == "deny");
+    due && document.get("target").is_some()
+        && document.get("outcome").is_none()
+        && document.get("tries").is_none()
 }
 
 /// The milliseconds from an event to its key's being Inactive, where this step has just made it so and no policy let
@@ -187,6 +207,44 @@ mod tests {
         denied["deny"] = json!({});
         assert_eq!(line("deny-sessions", denied)["NotContained"], 0);
         assert_eq!(line("deny-sessions", json!({"id": "i"}))["NotContained"], 1);
+    }
+
+    #[test]
+    fn what_the_emergency_machine_could_not_contain_by_itself_is_counted_where_it_is_told() {
+        let line = |step, doc: Value| record(step, "s", Duration::ZERO, true, &Ok(doc), 0);
+        let doc = |phase: &str, more: Value| {
+            let mut doc =
+                json!({"id": "i", "phase": phase, "target": {"key_id": "AKIA"}, "delivery": "done"});
+            for (name, value) in more.as_object().unwrap() {
+                doc[name] = value.clone();
+            }
+            doc
+        };
+        let contained = json!({"contained_at": "2026-03-02T09:00:02Z"});
+        for at_large in [doc("contain", json!({})), doc("deny", contained.clone())] {
+            let told = line("notify", at_large.clone());
+            assert_eq!(told["NotContained"], 1, "{told}");
+            let directive = &told["_aws"]["CloudWatchMetrics"][1];
+            assert_eq!(directive["Dimensions"], json!([["Stage"]]));
+            assert_eq!(directive["Metrics"][0]["Name"], "NotContained");
+            // It may succeed at the next attempt.
+            assert!(line("contain", at_large).get("NotContained").is_none());
+        }
+        for other in [
+            // An incident's own step has counted it.
+            doc("contain", json!({"tries": 1})),
+            doc("look", contained),
+            // The policy lets people, or the replacement, come first.
+            doc("delayed", json!({"bound": "2026-03-02T09:10:00Z"})),
+            doc("replace_first", json!({"bound": "2026-03-02T09:10:00Z"})),
+            // Left alone for a reason; a rotation's.
+            doc("ended", json!({"outcome": "Blocked"})),
+            doc("deny", json!({"outcome": "Blocked"})),
+            json!({"run": "r", "phase": "overlap"}),
+        ] {
+            let told = line("notify", other);
+            assert!(told.get("NotContained").is_none(), "{told}");
+        }
     }
 
     #[test]
