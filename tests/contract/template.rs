@@ -167,6 +167,26 @@ fn every_count_of_something_that_went_wrong_has_an_alarm() {
     }
 }
 
+/// Step Functions itself writes these metrics.
+#[test]
+fn every_end_that_an_emergency_does_not_choose_has_an_alarm() {
+    let template = template();
+    let resources = template["Resources"].as_object().unwrap().values();
+    let watched: BTreeSet<(&str, &str)> = resources
+        .filter(|one| one["Type"] == "AWS::CloudWatch::Alarm")
+        .map(|one| &one["Properties"])
+        .filter(|alarm| alarm["Namespace"] == "AWS/States")
+        .filter_map(|alarm| {
+            Some((alarm["Dimensions"][0]["Value"]["!Ref"].as_str()?, alarm["MetricName"].as_str()?))
+        })
+        .collect();
+    for machine in ["emergency", "incident"].map(machine_resource) {
+        for metric in ["ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"] {
+            assert!(watched.contains(&(machine.as_str(), metric)), "nobody watches {metric} of {machine}");
+        }
+    }
+}
+
 #[test]
 fn what_people_need_later_is_kept_when_the_stack_goes() {
     let template = template();
