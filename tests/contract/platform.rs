@@ -428,6 +428,19 @@ fn every_region_forwards_what_the_hub_takes_up_and_nothing_else() {
 }
 
 #[test]
+fn whoever_deploys_an_intake_says_who_hears_of_what_it_could_not_forward() {
+    let intake = intake();
+    let parameter = &intake["Parameters"]["AlarmTopicArn"];
+    assert!(parameter.get("Default").is_none(), "left out unawares, nobody hears of it");
+    let given = json!({ "!Not": [{ "!Equals": [{ "!Ref": "AlarmTopicArn" }, "none"] }] });
+    assert_eq!(intake["Conditions"]["HasAlarmTopic"], given);
+    let alarm = &intake["Resources"]["DeadLettersAlarm"]["Properties"];
+    let told = json!({ "!If": ["HasAlarmTopic", [{ "!Ref": "AlarmTopicArn" }], { "!Ref": "AWS::NoValue" }] });
+    assert_eq!(alarm["AlarmActions"], told);
+    assert_eq!(alarm["Dimensions"][0]["Value"], json!({ "!GetAtt": "DeadLetters.QueueName" }));
+}
+
+#[test]
 fn what_slack_does_not_take_is_tried_for_a_day_and_then_kept() {
     let template = template();
     let rule = &template["Resources"]["SlackRule"]["Properties"];
