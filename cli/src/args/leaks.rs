@@ -134,7 +134,8 @@ Exit code 1 where something keeps a source away, or a leaked key from being cont
 #[command(after_help = after("\
 Examples:
   keywheel drill                      a report of our own, over the leak bus
-  keywheel drill --bound 10s --yes    exit code 6 where the key is Inactive later than that
+  keywheel drill --bound 10s --yes    exit code 6 where the key is Inactive later than that, its
+                                      session denied later than 15s, or no other key there in 5m
 
 A throwaway user with a key, a secret and a session is made, the key is reported as leaked, and it is
 measured when it is Inactive, its session denied and its application supplied with another one. All
@@ -144,7 +145,7 @@ pub(crate) struct Drill {
     /// Who says that the key has leaked
     #[arg(long, value_enum, default_value_t = Family::Own)]
     pub(crate) family: Family,
-    /// Within what time the key must be Inactive: 60s unless given, 5m at most
+    /// Within what time the key must be Inactive: 60s unless given, 5m at most; its session denied 5s later
     #[arg(long, value_name = "DURATION")]
     pub(crate) bound: Option<Span>,
     /// Do not ask

@@ -25,7 +25,10 @@ pub(crate) use events::Family;
 
 /// Within what time the key must be Inactive, unless it is said.
 const BOUND: Span = Span::seconds(60);
-/// How long the deny and the replacement are waited for: neither has a promise of seconds.
+/// How much later than the key its session must be denied: that is the very next step.
+const DENIED_AFTER: Duration = Duration::from_secs(5);
+/// How long all of it is waited for, and so within what time the application must have another key: a rotation has no
+/// promise of seconds.
 const PATIENCE: Duration = Duration::from_mins(5);
 /// In place of a time, where something did not come to pass.
 const NEVER: &str = "never";
@@ -45,26 +48,28 @@ impl Times {
         self.inactive.is_some() && self.denied.is_some() && self.replaced.is_some()
     }
 
-    /// What was not so in time.
-    fn failures(&self, bound: Duration) -> Vec<String> {
-        let mut failures = Vec::new();
-        match self.inactive {
-            None => failures.push(format!("the key was not Inactive within {}", time::short(PATIENCE))),
-            Some(took) if took > bound => failures.push(format!(
-                "the key was Inactive after {:.1} s, and the bound is {}",
+    /// What was not so in time, each with the bound that was passed.
+    fn failures(&self, bounds: &Bounds) -> Vec<String> {
+        let failure = |so: &str, not: &str, took: Option<Duration>, bound: Duration| match took {
+            None => Some(format!("{not} within {}", time::short(PATIENCE))),
+            Some(took) if took > bound => Some(format!(
+                "{so} after {:.1} s, and the bound for that is {}",
                 took.as_secs_f64(),
                 time::short(bound)
             )),
-            Some(_) => {}
-        }
-        for (what, took) in
-            [("the session was not denied", self.denied), ("the application got no key", self.replaced)]
-        {
-            if took.is_none() {
-                failures.push(format!("{what} within {}", time::short(PATIENCE)));
-            }
-        }
-        failures
+            Some(_) => None,
+        };
+        let failures = [
+            failure("the key was Inactive", "the key was not Inactive", self.inactive, bounds.inactive),
+            failure("the session was denied", "the session was not denied", self.denied, bounds.denied),
+            failure(
+                "the application had a key",
+                "the application got no key",
+                self.replaced,
+                bounds.replaced,
+            ),
+        ];
+        failures.into_iter().flatten().collect()
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
@@ -91,6 +96,26 @@ impl Times {
     }
 }
 
+/// From the event on, within what time each of them must be so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bounds {
+    inactive: Duration,
+    denied: Duration,
+    replaced: Duration,
+}
+
+impl Bounds {
+    /// Those that follow from the one for Inactive.
+    fn of(inactive: Duration) -> Self {
+        Self { inactive, denied: (inactive + DENIED_AFTER).min(PATIENCE), replaced: PATIENCE }
+    }
+
+    fn line(&self) -> String {
+        let [inactive, denied, replaced] = [self.inactive, self.denied, self.replaced].map(time::short);
+        format!("the bounds are {inactive}, {denied} and {replaced}")
+    }
+}
+
 /// Where the result of the last one is kept; Parameter Store keeps the hundred before it.
 pub(crate) fn parameter(stage: &str) -> String {
     format!("/keywheel/{stage}/drill")
@@ -106,6 +131,7 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &Drill) -> Result<Exit> 
             "Nothing was changed. Give --bound 60s, for example.",
         ));
     }
+    let bounds = Bounds::of(bound);
     args.family.may_be_sent(place)?;
     ready(&Switches::read(place).await?)?;
     out.note(
@@ -142,20 +168,23 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &Drill) -> Result<Exit> 
             ));
         }
     };
-    let mut failures = times.failures(bound);
+    let mut failures = times.failures(&bounds);
     failures.extend(left.iter().map(|what| format!("left behind: {what}")));
     out.lines(&table(&times.rows()));
     for failure in &failures {
         out.line(&format!("Failed: {failure}."));
     }
     if failures.is_empty() {
-        out.line(&format!("Passed: the bound is {}. All that was made is removed.", time::short(bound)));
+        out.line(&format!("Passed: {}. All that was made is removed.", bounds.line()));
     }
+    let millis = |bound: Duration| u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
     let mut result = json!({
         "at": jiff::Timestamp::now(),
         "by": place.caller,
         "family": args.family,
-        "bound_ms": u64::try_from(bound.as_millis()).unwrap_or(u64::MAX),
+        "bound_ms": millis(bounds.inactive),
+        "denied_bound_ms": millis(bounds.denied),
+        "replaced_bound_ms": millis(bounds.replaced),
         "passed": failures.is_empty(),
         "failures": failures,
         "left": left,
@@ -240,13 +269,38 @@ mod tests {
     #[test]
     fn only_all_of_it_in_time_is_a_pass() {
         let good =
-            Times { inactive: Some(seconds(2)), denied: Some(seconds(70)), replaced: Some(seconds(9)) };
-        assert_eq!(good.failures(Duration::from_secs(2)), Vec::<String>::new());
-        let late = good.failures(Duration::from_secs(1));
-        assert!(late.len() == 1 && late[0].contains("after 2.0 s, and the bound is 1s"), "{late:?}");
-        let none = Times::default().failures(Duration::from_secs(1));
-        assert_eq!(none.len(), 3);
-        assert!(none[0].contains("within 5m"), "{none:?}");
+            Times { inactive: Some(seconds(2)), denied: Some(seconds(7)), replaced: Some(seconds(300)) };
+        let bounds = Bounds::of(seconds(2));
+        assert_eq!(good.failures(&bounds), Vec::<String>::new());
+        let milli = Duration::from_millis(1);
+        for (late, says) in [
+            (
+                Times { inactive: Some(seconds(3)), ..good },
+                "the key was Inactive after 3.0 s, and the bound for that is 2s",
+            ),
+            (
+                Times { denied: Some(seconds(70)), ..good },
+                "the session was denied after 70.0 s, and the bound for that is 7s",
+            ),
+            (
+                Times { replaced: Some(seconds(300) + milli), ..good },
+                "the application had a key after 300.0 s, and the bound for that is 5m",
+            ),
+            (Times { inactive: None, ..good }, "the key was not Inactive within 5m"),
+            (Times { denied: None, ..good }, "the session was not denied within 5m"),
+            (Times { replaced: None, ..good }, "the application got no key within 5m"),
+        ] {
+            assert_eq!(late.failures(&bounds), [says]);
+        }
+        assert_eq!(Times::default().failures(&bounds).len(), 3);
+    }
+
+    #[test]
+    fn the_bounds_follow_from_the_one_that_is_given_and_none_is_later_than_is_waited_for() {
+        let usual = Bounds::of(BOUND.get());
+        assert_eq!(usual.line(), "the bounds are 1m, 1m 5s and 5m");
+        let longest = Bounds { inactive: PATIENCE, denied: PATIENCE, replaced: PATIENCE };
+        assert_eq!(Bounds::of(PATIENCE), longest);
     }
 
     #[test]
