@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use keywheel::triage::{Class, LONGEST, MOST_TARGETS, Verdict, triage};
 use serde_json::{Value, json};
 use support::fake::{Key, User};
+use support::figures::say;
 use support::world::World;
 
 fn root() -> PathBuf {
@@ -46,13 +47,14 @@ fn every_sample_gets_its_class() {
 fn every_collected_event_gets_its_class() {
     let folder = root().join("../shared/events");
     let Ok(manifest) = std::fs::read_to_string(folder.join("MANIFEST.tsv")) else {
-        println!("No collection of events beside the repository: only events/leaks was judged.");
+        say("triage: ../shared/events is absent, so only events/leaks was judged");
         return;
     };
     let mut wrong = 0;
+    let mut families: BTreeMap<&str, BTreeMap<String, u32>> = BTreeMap::new();
     for line in manifest.lines().skip(1) {
         let columns: Vec<&str> = line.split('\t').collect();
-        let (file, expected) = (columns[0], columns[6]);
+        let (file, family, expected) = (columns[0], columns[2], columns[6]);
         let got = name(triage(&std::fs::read(folder.join(file)).unwrap()).class);
         // Of classes joined by OR either will do. A key is revoked by its id whatever the event says of its user,
         // a refusal is what tells a person, and the reason of a verdict tells of the rest.
@@ -60,7 +62,13 @@ fn every_collected_event_gets_its_class() {
             || expected == format!("{got}_AND_NOTIFY")
             || got == "REVOKE_USER_KEY" && expected.ends_with("_OR_REVOKE_BY_KEY");
         wrong += u32::from(!fits);
-        println!("{} {file:<62} {expected:<36} {got}", if fits { "  " } else { "!!" });
+        say(&format!("{} {file:<62} {expected:<36} {got}", if fits { "  " } else { "!!" }));
+        *families.entry(family).or_default().entry(got).or_default() += 1;
+    }
+    for (family, classes) in families {
+        let classes: Vec<String> =
+            classes.into_iter().map(|(class, count)| format!("{count} {class}")).collect();
+        say(&format!("triage: {family}: {}", classes.join(", ")));
     }
     assert_eq!(wrong, 0, "events that did not get their class");
 }
@@ -252,7 +260,7 @@ fn hostile_events_change_nothing_on_their_way_through_the_machines() {
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(walk(what, event, class));
     }
-    println!("{walked} hostile events were walked");
+    say(&format!("triage: {walked} hostile events were walked"));
     assert!(walked >= 40, "only {walked} of them are events");
 }
 
