@@ -14,6 +14,7 @@ use aws_credential_types::Credentials;
 use aws_sdk_iam::types::StatusType;
 use serde_json::{Value, json};
 
+use crate::blocked::refusal;
 use crate::cloud::Cloud;
 use crate::run::Run;
 use crate::scene::Scene;
@@ -151,28 +152,51 @@ async fn p3_nothing_that_fails_beside_it_keeps_a_key_from_being_contained() {
     let (scene, pair) = Scene::managed(&cloud, "leak-alone").await;
     let alarm = Alarm::prepared(&cloud);
     let incident = alarm.incident_about(&exposed(&pair.id, &scene.user));
-    for (service, action) in [
-        ("secretsmanager", "DescribeSecret"),
-        ("secretsmanager", "GetSecretValue"),
-        ("sns", "Publish"),
-        ("events", "PutEvents"),
-        ("states", "StartExecution"),
-        ("ssm", "GetParameters"),
-        ("ssm", "PutParameter"),
+    for call in
+        [("sns", "Publish"), ("events", "PutEvents"), ("ssm", "GetParameters"), ("ssm", "PutParameter")]
+    {
+        cloud.fault(refusal(&incident.id, call, 500, "InternalFailure")).await;
+    }
+    // A replacement is asked for three times. It reads the store before it starts a rotation, so the store refuses
+    // once at each of its two calls, and the third time it is the start that is refused.
+    for (service, action, times) in [
+        ("secretsmanager", "DescribeSecret", json!(1)),
+        ("secretsmanager", "GetSecretValue", json!(1)),
+        ("states", "StartExecution", json!(null)),
+        ("cloudtrail", "LookupEvents", json!(null)),
     ] {
-        let mut fault = crate::blocked::refusal(&incident.id, (service, action), 500, "InternalFailure");
-        fault["app_contains"] = json!(incident.id);
+        let mut fault = refusal(&incident.id, (service, action), 400, "AccessDeniedException");
+        fault["times"] = times;
         cloud.fault(fault).await;
     }
     alarm.start(&exposed(&pair.id, &scene.user)).await;
     until("the key's end", || async { is_active(&scene, &pair.id).await == Some(false) }).await;
-    incident.reaches("Pause").await;
-    let doc = incident.given_to("Pause").await;
-    let said = format!("{} {}", doc["failed"], doc["branches"]);
-    for what in ["ssm:GetParameters", "ssm:PutParameter", "secretsmanager:DescribeSecret"] {
-        assert!(said.contains(what), "{what} is not among what failed: {said}");
-    }
+    incident.reaches("InvestigateAgain").await;
+    let doc = incident.given_to("InvestigateAgain").await;
+    assert_eq!((&doc["outcome"], &doc["findings"]), (&json!("Contained"), &Value::Null), "{doc:#}");
     assert!(doc["deny"]["cut_off"].is_string(), "{doc:#}");
+    // In the document, and in the words that people get.
+    let (noted, told) = (doc["failed"].to_string(), doc["why"]["text"].as_str().unwrap());
+    for what in [
+        "ssm:GetParameters",
+        "ssm:PutParameter",
+        "secretsmanager:DescribeSecret",
+        "secretsmanager:GetSecretValue",
+        "states:StartExecution",
+        "cloudtrail:LookupEvents",
+    ] {
+        assert!(noted.contains(what), "{what} is not among what failed: {noted}");
+        assert!(told.contains(what), "nobody is told of {what}: {told}");
+    }
+    // What neither the bus nor the topic takes says so itself, and waits.
+    let notices = doc["notices"].as_array().unwrap();
+    for kind in ["Contained", "Ended"] {
+        assert!(notices.iter().any(|notice| notice["kind"] == kind), "{kind}: {notices:#?}");
+    }
+    for notice in notices {
+        assert_eq!((&notice["on_bus"], &notice["on_topic"]), (&json!(false), &json!(false)), "{notice:#}");
+    }
+    assert_eq!(doc["delivery"], "pending");
     incident.stop().await;
 }
 
