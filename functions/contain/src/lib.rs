@@ -136,7 +136,16 @@ impl Tools<'_> {
         for note in decision::unread(&facts) {
             doc.note_failure("read", &note);
         }
-        match decision::decide(&facts, &doc) {
+        let decided = match decision::decide(&facts, &doc) {
+            // Where the emergency itself tries again, it knows nothing of its earlier tries: a bound that has passed is
+            // no delay. That people had time is kept.
+            Decision::Delay(bound) | Decision::ReplaceFirst(bound) if bound <= now => {
+                doc.bound = Some(bound);
+                decision::decide(&facts, &doc)
+            }
+            decided => decided,
+        };
+        match decided {
             Decision::Contain(user) => {
                 let keys = self.to_contain(&doc, &user, asked.keys).await?;
                 // Not knowing whether there is anything left to do, it is done; and a stop-gap is left to take off.
