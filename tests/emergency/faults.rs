@@ -5,13 +5,16 @@
 
 use std::time::Duration;
 
+use keywheel::RunId;
+use keywheel::incident::Way;
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::Outcome;
-use support::alarm::{Alarm, Ended, finding};
+use serde_json::json;
+use support::alarm::{Alarm, Ended, finding, report};
 use support::fake::{Call, Maker};
 use support::faults::{Fault, Kind, Plan};
 use support::figures::say;
-use support::world::{USER, World, hours};
+use support::world::{USER, World, hours, request};
 
 use crate::{minutes, on_topic};
 
@@ -26,10 +29,22 @@ enum Scene {
     Full,
     /// The key is another account's.
     Member,
+    /// The current key leaks in the overlap of its rotation, so that the superseded one is brought back.
+    Back,
+    /// The policy gives people ten minutes.
+    Delayed,
+    /// The policy lets the replacement come first.
+    ReplaceFirst,
+    /// A sender of ours reports the key over the bus.
+    Reported,
+    /// A session of the user leaks, and nobody names the key that minted it.
+    Session,
 }
 
 /// The account that lets the hub in.
 const MEMBER: &str = "444455556666";
+/// The session that leaks.
+const SESSION: &str = "ASIAUSERSSESSION0000";
 
 /// Mends what is broken, six hours after it first broke.
 async fn mend(world: &World) -> ! {
@@ -60,17 +75,37 @@ impl Drop for Case<'_> {
 async fn play(scene: Scene, fault: Fault, case: &str) -> Option<String> {
     let named = format!("{scene:?}, {case}");
     let _case = Case(&named);
-    let world = World::leaked();
+    // There it is not the key that is current now which leaks.
+    let other = matches!(scene, Scene::Back | Scene::Session);
+    let world = if other { World::new() } else { World::leaked() };
+    world.containment("on");
     world.consumer();
+    if scene != Scene::Back {
+        return disturbed(&world, scene, fault, case).await;
+    }
+    let work = async {
+        tokio::time::sleep(hours(2)).await;
+        disturbed(&world, scene, fault, case).await
+    };
+    world.beside(RunId::random(), request(), work).await
+}
+
+/// What is left of the scene once the world is as it should be: the leak, with one fault.
+async fn disturbed(world: &World, scene: Scene, fault: Fault, case: &str) -> Option<String> {
     let key = match scene {
         Scene::Member => world.member(MEMBER, USER),
+        Scene::Session => SESSION.to_owned(),
         _ => world.current_key(),
     };
     world.leak(&key);
-    if scene == Scene::Full {
-        world.fake.state().fill_inline(USER, 100);
+    match scene {
+        Scene::Full => world.fake.state().fill_inline(USER, 100),
+        Scene::Delayed => world.emergency_policy(&json!({"rules": [{"then": {"after": 10}}]})),
+        Scene::ReplaceFirst => world.emergency_policy(&json!({"rules": [{"then": {"replace_first": 2}}]})),
+        _ => {}
     }
     world.fake.state().plan = Plan::new([fault]);
+    let issued = world.fake.state().now();
     let thief = async {
         if scene == Scene::Gap {
             tokio::time::sleep(Duration::from_secs(2)).await;
@@ -78,20 +113,39 @@ async fn play(scene: Scene, fault: Fault, case: &str) -> Option<String> {
             world.switch_key(&key, true);
         }
         tokio::time::sleep(minutes(30)).await;
-        let told = on_topic(&world, NoticeKind::NotContained) > 0 || scene == Scene::Gap || shut(&world);
+        let told = on_topic(world, NoticeKind::NotContained) > 0 || scene == Scene::Gap || shut(world);
         assert!(!world.is_active(&key) || told, "{case}: Active for half an hour, and nobody was told");
+        let told = told || on_topic(world, NoticeKind::SessionsNotDenied) > 0;
+        let denied = scene != Scene::Session || world.fake.state().denies_session(USER, issued);
+        assert!(denied || told, "{case}: the session does all for half an hour, and nobody was told");
     };
-    let event = finding(&key, USER);
+    let event = match scene {
+        Scene::Reported => report([key.as_str()]),
+        _ => finding(&key, USER),
+    };
     let alarm = async { tokio::join!(world.alarm(event), thief) };
     let (alarm, ()) = tokio::select! {
         biased;
         done = alarm => done,
-        never = mend(&world) => never,
+        never = mend(world) => never,
     };
     let hit = world.fake.state().calls.iter().find(|call| call.fault.is_some()).cloned();
     let case = format!("{scene:?}, {case}, {:?}", hit.as_ref().map(|call| (&call.name, &call.function)));
-    ends_well(&world, &key, &alarm, &case);
+    ends_well(world, &key, &alarm, &case);
+    assert!(hit.is_some() || goes_its_way(scene, &alarm), "{case}: {:?}", alarm.incident().doc);
     hit.map(|call| call.name)
+}
+
+/// Whether an alarm that nothing has disturbed is about what its scene is about.
+fn goes_its_way(scene: Scene, alarm: &Alarm) -> bool {
+    let incident = alarm.incident();
+    match scene {
+        Scene::Current | Scene::Gap | Scene::Full | Scene::Member => true,
+        Scene::Back => incident.doc.replacement.as_ref().is_some_and(|found| found.way == Way::Back),
+        Scene::Delayed | Scene::ReplaceFirst => incident.told(NoticeKind::Delayed),
+        Scene::Reported => incident.doc.reported,
+        Scene::Session => incident.why() == "SessionDenied",
+    }
 }
 
 /// Whether the other account has refused, again and again, to let us in: then people are told, and that is all.
@@ -117,9 +171,40 @@ fn ends_well_in_a_member(world: &World, key: &str, alarm: &Alarm, case: &str) {
     world.assert_promises();
 }
 
+/// An alarm about a session: it is denied until it has ended, and no key is touched for it.
+fn ends_well_of_a_session(world: &World, alarm: &Alarm, case: &str) {
+    // Where not even the incident could be started, nobody denies anything; people were told so.
+    assert!(!alarm.incidents.is_empty() || on_topic(world, NoticeKind::SessionsNotDenied) > 0, "{case}");
+    for incident in &alarm.incidents {
+        assert_eq!(incident.doc.outcome, Some(Outcome::Contained), "{case}: {:?}", incident.walk.states());
+    }
+    assert!(world.is_active(&world.current_key()) && alarm.rotations.is_empty(), "{case}");
+    assert_eq!(world.policies(USER), Vec::<String>::new(), "{case}");
+    world.assert_promises();
+}
+
+/// Whether a report was held because it was not known, again and again, how many there were: then people are told.
+fn held(world: &World, alarm: &Alarm) -> bool {
+    let state = world.fake.state();
+    let uncounted = |call: &&Call| {
+        let counts = call.name == "states:ListExecutions" && call.function.as_deref() == Some("contain");
+        counts && call.fault.is_some()
+    };
+    state.calls.iter().filter(uncounted).count() >= 3
+        && alarm.incidents.iter().any(|incident| incident.why() == "Braked")
+}
+
 fn ends_well(world: &World, key: &str, alarm: &Alarm, case: &str) {
     if case.starts_with("Member") {
         return ends_well_in_a_member(world, key, alarm, case);
+    }
+    if case.starts_with("Session") {
+        return ends_well_of_a_session(world, alarm, case);
+    }
+    if case.starts_with("Reported") && held(world, alarm) {
+        assert!(on_topic(world, NoticeKind::Ended) > 0 && world.is_active(key), "{case}");
+        assert_eq!(world.policies(USER), Vec::<String>::new(), "{case}");
+        return world.assert_promises();
     }
     if alarm.incidents.is_empty() && case.starts_with("Gap") {
         // Where not even the incident could be started, nobody looks again; people were told so.
@@ -158,12 +243,14 @@ fn ends_well(world: &World, key: &str, alarm: &Alarm, case: &str) {
 }
 
 async fn every_call(scene: Scene, kind: Kind, lasting: bool) {
+    // A session has no key to be replaced.
+    let least = if scene == Scene::Session { 20 } else { 30 };
     for number in 0.. {
         let fault = Fault::at(number, kind);
         let fault = if lasting { fault.for_good() } else { fault };
         let case = format!("call {number}, {kind:?}, lasting: {lasting}");
         if play(scene, fault, &case).await.is_none() {
-            assert!(number > 30, "an alarm makes more calls than {number}");
+            assert!(number > least, "an alarm makes more calls than {number}");
             return;
         }
         assert!(number < 250, "the alarm does not end");
@@ -221,5 +308,10 @@ macro_rules! every_failed_call_of_another_way_ends_well {
 every_failed_call_of_another_way_ends_well! {
     gap: Gap,
     full: Full,
-    member: Member
+    member: Member,
+    back: Back,
+    delayed: Delayed,
+    replace_first: ReplaceFirst,
+    reported: Reported,
+    session: Session
 }
