@@ -286,7 +286,8 @@ async fn walk(what: &str, event: Value, class: Class) {
         // Of the writes, those that tell, that start what looks after the key, and that keep what is known of it.
         let told = ["sns:Publish", "events:PutEvents", "states:StartExecution"].contains(&&*call.name);
         let named = |field: &str| call.params.get(field).and_then(Value::as_str).unwrap_or_default();
-        let kept = call.name == "ssm:PutParameter" && named("Name").ends_with(&format!("/incidents/{KEY}"));
+        let kept = call.name == "ssm:PutParameter" && named("Name").ends_with(&format!("/incidents/{KEY}"))
+            || call.name == "s3:PutObject" && named("Key").starts_with("incidents/");
         let owners = service == "iam"
             && named("UserName") == OWNER
             && (named("AccessKeyId") == KEY || named("PolicyName").ends_with(KEY));

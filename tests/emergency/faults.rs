@@ -297,10 +297,20 @@ macro_rules! every_failed_call_of_another_way_ends_well {
                 #[tokio::test(start_paused = true)]
                 async fn refused_for_good() { every_call(Scene::$scene, Kind::Refused, true).await; }
                 #[tokio::test(start_paused = true)]
-                async fn lost_after_for_good() { every_call(Scene::$scene, Kind::LostAfter, true).await; }
-                #[tokio::test(start_paused = true)]
                 async fn killed_after() { every_call(Scene::$scene, Kind::KilledAfter, false).await; }
             })*
+            // What a reply that gets lost comes to does not depend on how the way began.
+            mod lost_after_for_good {
+                use super::{Kind, Scene, every_call};
+                #[tokio::test(start_paused = true)]
+                async fn gap() { every_call(Scene::Gap, Kind::LostAfter, true).await; }
+                #[tokio::test(start_paused = true)]
+                async fn full() { every_call(Scene::Full, Kind::LostAfter, true).await; }
+                #[tokio::test(start_paused = true)]
+                async fn member() { every_call(Scene::Member, Kind::LostAfter, true).await; }
+                #[tokio::test(start_paused = true)]
+                async fn replace_first() { every_call(Scene::ReplaceFirst, Kind::LostAfter, true).await; }
+            }
         }
     };
 }

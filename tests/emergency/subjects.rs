@@ -289,6 +289,7 @@ async fn a_report_that_was_admitted_is_not_let_go_of_for_what_comes_later() {
     let key = world.current_key();
     world.emergency_policy(&json!({"rules": [{"then": {"after": 15}}]}));
     let other = world.stranger("mallory");
+    world.leak(&other);
     // Whoever holds the key makes noise meanwhile.
     let noise = async {
         tokio::time::sleep(minutes(8)).await;

@@ -116,7 +116,7 @@ const fn max_contain() -> u32 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Emergency {
-    /// The most incidents in [`BRAKE_SPAN`] with which a report over the bus is still acted on.
+    /// The most reports over the bus in [`BRAKE_SPAN`] with which one is still acted on.
     #[serde(default = "max_contain")]
     pub max_contain: u32,
     /// How many keys one principal makes that nobody needs to look at.

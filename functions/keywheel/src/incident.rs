@@ -57,7 +57,7 @@ pub struct Alarm {
     /// When the execution started.
     pub started: Timestamp,
     /// How many of its credentials have had their turn: a document holds some hundred at a time.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub from: usize,
 }
 
@@ -327,9 +327,8 @@ pub struct Incident {
     pub branches: Vec<Incident>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-const fn is_zero(number: &u32) -> bool {
-    *number == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 impl Alert {

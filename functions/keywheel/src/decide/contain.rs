@@ -68,7 +68,7 @@ pub struct Facts {
     pub account: Option<String>,
     /// Whether the replacement that comes first is in place.
     pub replaced: bool,
-    /// How many incidents there were lately, where a report is braked by that; `None` where it is not known.
+    /// How many reports there were lately, where one is braked by that; `None` where it is not known.
     pub lately: Option<u32>,
 }
 
@@ -323,7 +323,7 @@ fn braked(incident: &Incident, lately: Option<u32>, most: u32) -> Why {
     let key = incident.credential();
     let lately = lately.map_or_else(
         || "how many others there were could not be read".to_owned(),
-        |lately| format!("with {lately} incidents in ten minutes it is one of more than {most}"),
+        |lately| format!("it is one of {lately} in ten minutes, of which {most} are acted on"),
     );
     Why::new(
         "Braked",

@@ -17,7 +17,8 @@ const QUARANTINE: &str = "AWSCompromisedKeyQuarantine";
 /// anybody's to choose, a role is not.
 pub(super) fn pretended(envelope: Fields<'_>, detail: Fields<'_>, roles: &[String]) -> Option<Verdict> {
     let record = Record { envelope, detail };
-    let made_active = detail.text("eventSource") == Some("iam.amazonaws.com")
+    let made_active = detail.text("eventSource").and_then(|host| host.split('.').next()) == Some("iam")
+        && detail.get("errorCode").is_none()
         && detail.text("eventName") == Some("UpdateAccessKey")
         && detail.get("requestParameters")?.text("status") == Some("Active");
     if !made_active || !record.is_ours() {
