@@ -151,6 +151,23 @@ impl Cloud {
         aws_sdk_sts::Client::from_conf(config)
     }
 
+    /// The same in another region.
+    pub(crate) fn sts_in(&self, region: &str, pair: &Pair, app: &str) -> aws_sdk_sts::Client {
+        let config = self.config.clone().into_builder().region(Region::new(region.to_owned())).build();
+        let credentials = Credentials::new(&pair.id, &pair.secret, None, None, "Test");
+        let config =
+            aws_sdk_sts::config::Builder::from(&named(&config, app)).credentials_provider(credentials);
+        aws_sdk_sts::Client::from_conf(config.build())
+    }
+
+    /// An object of a bucket, by its `s3://` address.
+    pub(crate) async fn object(&self, address: &str) -> String {
+        let (bucket, key) = address.strip_prefix("s3://").and_then(|rest| rest.split_once('/')).unwrap();
+        let store = aws_sdk_s3::Client::new(&self.config);
+        let reply = store.get_object().bucket(bucket).key(key).send().await.unwrap();
+        String::from_utf8(reply.body.collect().await.unwrap().to_vec()).unwrap()
+    }
+
     /// The region that everything is in.
     pub(crate) fn region(&self) -> String {
         self.config.region().unwrap().to_string()

@@ -201,6 +201,46 @@ async fn p3_nothing_that_fails_beside_it_keeps_a_key_from_being_contained() {
 }
 
 #[tokio::test]
+async fn what_a_leaked_key_did_is_read_in_every_region_but_the_one_that_refuses_and_kept() {
+    let Some(cloud) = Cloud::here().await else { return };
+    let scene = Scene::stranger(&cloud, "traces").await;
+    let pair = scene.make_key().await;
+    for (region, calls) in [("us-east-1", 70), ("eu-central-1", 50), ("eu-west-3", 30)] {
+        let thief = cloud.sts_in(region, &pair, "e2e-thief");
+        for _ in 0..calls {
+            thief.get_caller_identity().send().await.unwrap();
+        }
+    }
+    let event = finding(&pair.id, &scene.user);
+    let alarm = Alarm::prepared(&cloud);
+    let incident = alarm.incident_about(&event);
+    cloud
+        .fault(json!({
+            "service": "cloudtrail", "action": "LookupEvents", "region": "eu-west-3", "app_contains": incident.id,
+            "status": 400, "code": "ThrottlingException", "times": null,
+        }))
+        .await;
+    alarm.start(&event).await;
+    incident.begins().await;
+    // A region that throttles to the end is asked for half a minute.
+    let end = Instant::now() + 2 * PATIENCE;
+    while !incident.visited().await.iter().any(|state| state == "InvestigateAgain") {
+        assert!(Instant::now() < end, "{:?}", incident.visited().await);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let doc = incident.given_to("InvestigateAgain").await;
+    incident.stop().await;
+    let found = &doc["findings"];
+    assert_eq!((&found["events"], &found["missing"]), (&json!(120), &json!(["eu-west-3"])), "{doc:#}");
+    assert!(found["read"].as_u64().is_some_and(|regions| regions >= 2), "{doc:#}");
+    let told =
+        doc["notices"].as_array().unwrap().iter().find(|notice| notice["kind"] == "Investigated").unwrap();
+    assert!(told["text"].as_str().unwrap().starts_with("PARTIAL: "), "{told:#}");
+    let page = cloud.object(found["report"].as_str().unwrap()).await;
+    assert!(page.contains("<strong>PARTIAL</strong>Not read: eu-west-3."), "{page}");
+}
+
+#[tokio::test]
 async fn a_key_minted_in_the_gap_is_part_of_the_leak_and_one_made_active_is_contained_again() {
     let Some(cloud) = Cloud::here().await else { return };
     let scene = Scene::stranger(&cloud, "leak-gap").await;

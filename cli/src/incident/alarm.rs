@@ -9,6 +9,7 @@ use keywheel::policy::Span;
 use keywheel::{RunId, UserName};
 use serde_json::json;
 
+use super::answer::{self, Answer};
 use super::read::Subject;
 use super::undo::{self, Aim};
 use crate::error::{Exit, Result, Trouble};
@@ -82,10 +83,14 @@ pub(super) async fn run(place: &Place, out: &Out, subject: &Subject, clearance: 
     let records = clearance.records(subject, &user, &place.caller, Timestamp::now());
     let done = undo::run(place, out, &Aim { user: &user, records: &records, subject }).await?;
     let until = records.first().and_then(|record| record.until);
+    let (mut answers, mut silent) = (Vec::new(), false);
     match until {
         Some(until) => {
             for key in subject.keys.iter().filter(|key| !key.is_temporary()) {
-                out.line(&format!("Key {key} of {user} is Active."));
+                let answer = answer::of(place, &user, key).await;
+                out.line(&answer.sentence(key, &user));
+                answers.push(json!({"key": key, "answer": answer.name()}));
+                silent |= matches!(answer, Answer::Silent(_));
             }
             out.line(&format!(
                 "Until {} reports of it are told to people, and change nothing.",
@@ -104,8 +109,9 @@ pub(super) async fn run(place: &Place, out: &Out, subject: &Subject, clearance: 
         "state": "cleared",
         "until": until,
         "done": done,
+        "answers": answers,
     }));
-    Ok(Exit::Done)
+    Ok(if silent { Exit::Refused } else { Exit::Done })
 }
 
 /// A key that was found to be part of a leak is switched off again while the machine still looks.

@@ -2,6 +2,7 @@
 //! end it.
 
 mod alarm;
+mod answer;
 mod close;
 mod list;
 pub(crate) mod read;

@@ -33,6 +33,7 @@ class Fault:
     principal_contains: str | None = None
     app_contains: str | None = None
     target: str | None = None
+    region: str | None = None
     skip: int = 0
     times: int | None = 1  # None: for ever
     when: str = "before"
@@ -49,6 +50,7 @@ class Fault:
             and self.action in (None, "*", call.action)
             and self.key_id in (None, call.key_id)
             and self.target in (None, call.target)
+            and self.region in (None, call.region)
             and (self.principal_contains is None or self.principal_contains in (principal or ""))
             and (self.app_contains is None or self.app_contains in (call.app or ""))
         )
