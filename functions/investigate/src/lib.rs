@@ -140,7 +140,7 @@ impl Step for Investigate {
         let gaps = Gaps { read: u32::try_from(read).unwrap_or(u32::MAX), missing, cut };
         let tally = tools.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
         if take_in(&mut doc, &tally, gaps, ctx.clock.now()) {
-            keep(&mut doc, &Bucket::new(&config, &self.bucket)).await;
+            Box::pin(keep(&mut doc, &Bucket::new(&config, &self.bucket))).await;
             let more = format!("/{}", doc.findings.as_ref().map_or(1, |findings| findings.round));
             doc.announce_again(ctx.clock.now(), NoticeKind::Investigated, &more);
         }

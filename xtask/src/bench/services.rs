@@ -116,7 +116,7 @@ async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result
     let mut call = read(&head.headers, &body);
     if call.service == "s3" {
         // An object has a method and a path.
-        call.action = if head.method == http::Method::PUT { "PutObject" } else { "GetObject" }.to_owned();
+        call.action = String::from(if head.method == http::Method::PUT { "PutObject" } else { "GetObject" });
     } else if call.action.is_empty() {
         // The Account service names its action in the path: `/listRegions`.
         let path = head.uri.path().trim_start_matches('/');
