@@ -271,14 +271,14 @@ fn make_findable(
             if doc.stage != Stage::TakeOver {
                 return Err(Stop::Caught);
             }
-            io.label(version, me, false)?;
+            leave(io, &labels, version)?;
             return Ok(Err(doc.ended(Outcome::Blocked, "Conflict")));
         }
         let first = round == 0 && !labels.claims.contains(&(version, me));
         for run in labels.claims.iter().map(|(_, run)| *run).filter(|run| *run != me) {
             match state_of(io, run)? {
                 RunState::Running(_) if first || run < me => {
-                    io.label(version, me, false)?;
+                    leave(io, &labels, version)?;
                     return Ok(Err(doc.ended(Outcome::Blocked, "RunInProgress")));
                 }
                 RunState::Ended(_) => ended.push(run),
@@ -303,6 +303,18 @@ fn take_over(doc: Doc) -> Call<Doc> {
 /// `facts::secrets::claim`
 fn claim(io: &mut Io<'_>, labels: &Labels, version: VersionNo) -> Call<()> {
     if labels.claims.contains(&(version, io.me)) { Ok(()) } else { io.label(version, io.me, true) }
+}
+
+/// `facts::executions::is_known_without`, and what is done where it is so.
+fn leave(io: &mut Io<'_>, labels: &Labels, version: VersionNo) -> Call<()> {
+    let me = io.me;
+    for other in labels.runs_on(version).into_iter().filter(|other| *other != me) {
+        let state = state_of(io, other)?;
+        if state.ended().is_some() || state != RunState::NotOurs && version_of(other) == version {
+            return io.label(version, me, false);
+        }
+    }
+    Ok(())
 }
 
 /// `facts::secrets::let_go`
@@ -412,14 +424,14 @@ fn undo(io: &mut Io<'_>, mut doc: Doc) -> Call<Doc> {
     let labels = io.labels()?;
     let version = facts::own_version(&doc, io.me);
     if doc.stage == Stage::TakeOver {
-        io.label(version, io.me, false)?;
+        leave(io, &labels, version)?;
         return Ok(doc.ended(Outcome::Blocked, "Caught"));
     }
     let taken_over = version != version_of(io.me);
     if taken_over {
         let others: Vec<RunNo> = labels.runs_on(version).into_iter().filter(|run| *run != io.me).collect();
         if let RunState::Running(_) = at_work(io, &others)? {
-            io.label(version, io.me, false)?;
+            leave(io, &labels, version)?;
             return Ok(doc.ended(Outcome::Blocked, "RunInProgress"));
         }
     }

@@ -50,6 +50,42 @@ async fn a_promotion_is_turned_back_in_the_overlap_and_in_the_grace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leak_of_long_ago_is_not_said_of_the_key_that_a_rollback_supersedes() {
+    let world = World::new();
+    world.consumer();
+    // The version that is turned back to was written when another key had leaked, which is gone since.
+    let leaked = world.current_key();
+    world.fake.state().watch.leaked.insert(leaked.clone());
+    world.run(json!({"secret": SECRET, "reason": "leaked"})).await.expect(Outcome::Contained);
+    {
+        let mut state = world.fake.state();
+        let now = state.now();
+        state.key_mut(&leaked).deleted = Some(now);
+    }
+    let (first, mut stop) =
+        (
+            world.current_key(),
+            |state: &str, _: &Value| {
+                if state == "Overlap" { Control::Stop } else { Control::Go }
+            },
+        );
+    world.run_watched(RunId::random(), request(), &mut stop).await;
+    tokio::time::sleep(hours(3)).await;
+    let second = world.current_key();
+    world.run_watched(RunId::random(), back(), &mut stop).await;
+    assert_eq!(world.current_key(), first);
+    // Whoever goes on from here waits for the consumers of the key that was turned away from.
+    let began = world.fake.state().now();
+    let run = world.run(request()).await;
+    run.expect(Outcome::Completed);
+    let off = world.fake.state().key(&second).unwrap().1.changed();
+    assert!(
+        off.duration_since(began).as_hours() >= 4,
+        "made Inactive at {off}, and the run began at {began}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_old_key_works_before_awscurrent_names_it() {
     let (world, run, old, _) = turned_back(24 * 4).await;
     let state = world.fake.state();

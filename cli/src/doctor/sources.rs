@@ -106,7 +106,7 @@ impl Source {
             return (
                 Reaches::No,
                 format!(
-                    "it speaks in {global}, and {why} there: deploy infra/intake.yaml with HubRegion={hub}"
+                    "it speaks in {global}, and {why} there: deploy infra/intake.yaml with HubAccountId, AlarmTopicArn and HubRegion={hub}"
                 ),
             );
         }

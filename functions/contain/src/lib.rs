@@ -126,6 +126,8 @@ impl Tools<'_> {
         self.iam = asked.iam;
         doc.account = asked.entered.or(doc.account);
         let (owner, account) = (asked.owner, asked.not_entered);
+        // Of one report, others may not have been started yet, or not show in the list.
+        let lately = lately.map(|lately| lately.max(doc.beside));
         let facts = Facts { now, switch, emergency, record, owner, account, replaced, lately };
         if let Owner::Is(user) = &facts.owner {
             doc.user = Some(user.clone());

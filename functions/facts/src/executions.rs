@@ -2,9 +2,13 @@
 
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::types::ExecutionStatus;
+use jiff::Timestamp;
 use keywheel::decide::entry::RunState;
 use keywheel::rotation::{Reason, Request};
-use keywheel::{RunId, SecretArn, StepError};
+use keywheel::{RunId, SecretArn, StepError, VersionId};
+
+use crate::secrets::Secret;
+use crate::timestamp;
 
 /// The ARN of another execution of the machine that `execution` belongs to.
 pub fn sibling(execution: &str, run: RunId) -> Option<String> {
@@ -15,6 +19,9 @@ pub fn sibling(execution: &str, run: RunId) -> Option<String> {
 /// The run among `runs` that is at work on the secret, else one that was, and whether any of them was started
 /// because of a leak. A run that is no execution of this machine, or worked on another secret, is not ours:
 /// whoever may write a secret may choose the ids and labels of its versions.
+///
+/// Of a version that was turned back to, the run that did so last tells whether the key beside it had leaked: who wrote
+/// the version, or turned back to it before, replaced another key.
 pub async fn at_work(
     sfn: &Client,
     execution: &str,
@@ -22,10 +29,34 @@ pub async fn at_work(
     secret: (&SecretArn, &str),
 ) -> Result<RunState, StepError> {
     let mut found = RunState::NotOurs;
+    let mut turned_back: Option<(Timestamp, bool)> = None;
     for run in runs {
-        found = found.and(state_of(sfn, execution, *run, secret).await?);
+        let (state, back) = known(sfn, execution, *run, secret).await?;
+        if let Some(since) = back.filter(|since| turned_back.is_none_or(|(last, _)| last <= *since)) {
+            turned_back = Some((since, state.leaked()));
+        }
+        found = found.and(state);
     }
-    Ok(found)
+    Ok(turned_back.map_or(found, |(_, leaked)| found.knowing(leaked)))
+}
+
+/// Whether something else than this run's own label leads from the version to a run of ours, for good: the run that
+/// wrote it, or the label of one that has ended. One that is at work may take its label off at the same time.
+pub async fn is_known_without(
+    sfn: &Client,
+    execution: &str,
+    run: RunId,
+    secret: &Secret,
+    version: &VersionId,
+) -> Result<bool, StepError> {
+    let of = (&secret.arn, secret.name.as_str());
+    for other in secret.runs_on(version).into_iter().filter(|other| *other != run) {
+        let state = state_of(sfn, execution, other, of).await?;
+        if state.ended().is_some() || state != RunState::NotOurs && other.version() == *version {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What one run is to a secret.
@@ -35,31 +66,40 @@ pub async fn state_of(
     run: RunId,
     secret: (&SecretArn, &str),
 ) -> Result<RunState, StepError> {
-    let Some(arn) = sibling(execution, run) else { return Ok(RunState::NotOurs) };
+    known(sfn, execution, run, secret).await.map(|(state, _)| state)
+}
+
+/// What one run is to a secret, and since when, where it turned a promotion back.
+async fn known(
+    sfn: &Client,
+    execution: &str,
+    run: RunId,
+    secret: (&SecretArn, &str),
+) -> Result<(RunState, Option<Timestamp>), StepError> {
+    const NOT_OURS: (RunState, Option<Timestamp>) = (RunState::NotOurs, None);
+    let Some(arn) = sibling(execution, run) else { return Ok(NOT_OURS) };
     if arn == execution {
         // This very run, started anew by a retry of its first step.
-        return Ok(RunState::Ended(run));
+        return Ok((RunState::Ended(run), None));
     }
     let reply = match sfn.describe_execution().execution_arn(&arn).send().await {
         Ok(reply) => reply,
         Err(error) => {
             let error = StepError::from_sdk("states:DescribeExecution", &error);
             let unknown = error.is_refused(&["ExecutionDoesNotExist"]);
-            return if unknown { Ok(RunState::NotOurs) } else { Err(error) };
+            return if unknown { Ok(NOT_OURS) } else { Err(error) };
         }
     };
     let (secret, name) = secret;
     let asked: Option<Request> = reply.input().and_then(|input| serde_json::from_str(input).ok());
     let Some(asked) = asked.filter(|asked| names(&asked.secret, secret, name)) else {
-        return Ok(RunState::NotOurs);
+        return Ok(NOT_OURS);
     };
     let running = matches!(reply.status(), ExecutionStatus::Running | ExecutionStatus::PendingRedrive);
-    Ok(match (running, asked.reason == Reason::Leaked) {
-        (true, false) => RunState::Running(run),
-        (true, true) => RunState::RunningLeaked(run),
-        (false, false) => RunState::Ended(run),
-        (false, true) => RunState::EndedLeaked(run),
-    })
+    let state = if running { RunState::Running(run) } else { RunState::Ended(run) };
+    let started = timestamp(reply.start_date()).unwrap_or(Timestamp::MIN);
+    let back = asked.roll_back.then_some(started);
+    Ok((state.knowing(asked.reason == Reason::Leaked), back))
 }
 
 /// Whether what a request called the secret is this secret: its name, its ARN, or its ARN without the six

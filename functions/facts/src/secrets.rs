@@ -1,6 +1,6 @@
 //! What Secrets Manager knows of secrets and their versions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType};
@@ -196,11 +196,12 @@ pub async fn claim(
     }
     match put_label(client, secret, version, run).await {
         Err(error) if error.is_refused(&["LimitExceededException"]) => {
-            let (here, elsewhere): (Vec<_>, Vec<_>) =
-                stale(secret, ended).into_iter().partition(|(claimed, _)| claimed == version);
-            // One stays: it may be all that leads from the version to a run.
-            for (claimed, ended) in elsewhere.into_iter().chain(here.into_iter().skip(1)) {
-                disclaim(client, &secret.arn, &claimed, ended).await?;
+            // One stays on each version: it may be all that leads from there to a run.
+            let mut led: BTreeSet<VersionId> = BTreeSet::new();
+            for (claimed, ended) in stale(secret, ended) {
+                if !led.insert(claimed.clone()) {
+                    disclaim(client, &secret.arn, &claimed, ended).await?;
+                }
             }
             put_label(client, secret, version, run).await
         }

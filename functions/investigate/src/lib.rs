@@ -156,8 +156,9 @@ async fn keep(doc: &mut Incident, bucket: &Bucket) {
         findings.report = Some(bucket.address(&page));
     }
     let text = serde_json::to_string_pretty(&doc).unwrap_or_default();
-    let kept = match bucket.write(&document, "application/json", text).await {
-        Ok(()) => bucket.write(&page, "text/html; charset=utf-8", keywheel::incident::page(doc)).await,
+    // The page first: the document names it.
+    let kept = match bucket.write(&page, "text/html; charset=utf-8", keywheel::incident::page(doc)).await {
+        Ok(()) => bucket.write(&document, "application/json", text).await,
         Err(error) => Err(error),
     };
     if let Err(error) = kept {

@@ -241,6 +241,9 @@ pub struct Incident {
     /// types never are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reported: bool,
+    /// How many credentials that report names, this one among them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub beside: u32,
     /// What comes next.
     pub phase: Phase,
     /// When the next Wait ends.
@@ -401,6 +404,7 @@ impl Incident {
             started: alert.started,
             said: alert.said,
             reported,
+            beside: 0,
             keys: Vec::new(),
             target,
             reason,

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use aws_sdk_iam::types::StatusType;
+use facts::executions;
 use facts::secrets::{self, CURRENT, PENDING, PREVIOUS, Which};
 use jiff::Timestamp;
 use keywheel::notice::NoticeKind;
@@ -27,8 +28,8 @@ pub(crate) async fn undo(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotatio
     };
     let version = doc.new.as_ref().and_then(|new| new.version.clone()).unwrap_or_else(|| doc.run.version());
     if doc.phase == Phase::TakeOver {
-        // Nothing was begun but the claim: the ended run's work waits for the next one.
-        secrets::disclaim(&tools.store, doc.secret()?, &version, doc.run).await?;
+        // Nothing was begun but the claim: the ended run's work waits for the next one, which must find it.
+        leave(tools, &doc, &found, &version).await?;
         let why = doc.why.take().unwrap_or_else(|| caught(&doc));
         doc.end(now, Outcome::Blocked, why);
         return Ok(doc);
@@ -43,7 +44,7 @@ pub(crate) async fn undo(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotatio
     let labels = found;
     if taken_over && let Some(rival) = rival(tools, &doc, &labels, &version).await? {
         // Another run took the same version over: what becomes of its key is that run's matter.
-        secrets::disclaim(&tools.store, doc.secret()?, &version, doc.run).await?;
+        leave(tools, &doc, &labels, &version).await?;
         let why = Why::new(
             "RunInProgress",
             format!("Run {rival} is at work on user {user}."),
@@ -89,6 +90,19 @@ pub(crate) async fn undo(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotatio
         secrets::disclaim(&tools.store, &secret, &version, doc.run).await?;
     }
     Ok(doc)
+}
+
+/// Takes this run's label off the version that it leaves alone, unless that is all that leads from there to a run.
+async fn leave(
+    tools: &Tools<'_>,
+    doc: &Rotation,
+    secret: &secrets::Secret,
+    version: &VersionId,
+) -> Result<(), StepError> {
+    if executions::is_known_without(&tools.sfn, &doc.execution, doc.run, secret, version).await? {
+        secrets::disclaim(&tools.store, &secret.arn, version, doc.run).await?;
+    }
+    Ok(())
 }
 
 /// Another run that is at work on a version which this one took over.

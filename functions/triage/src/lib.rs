@@ -51,6 +51,9 @@ impl Step for Triage {
             incidents.sort_by_key(|incident| incident.id);
             incidents.dedup_by_key(|incident| incident.id);
             let all = incidents.len();
+            for incident in incidents.iter_mut().filter(|incident| incident.reported) {
+                incident.beside = u32::try_from(all).unwrap_or(u32::MAX);
+            }
             alert.incidents = fitting(incidents, alarm.from);
             let next = alarm.from + alert.incidents.len();
             alert.from = (next < all).then_some(next);

@@ -50,6 +50,18 @@ impl RunState {
         matches!(self, Self::RunningLeaked(_) | Self::EndedLeaked(_))
     }
 
+    /// The same, with this word on whether the key that was replaced had leaked.
+    #[must_use]
+    pub const fn knowing(self, leaked: bool) -> Self {
+        match (self, leaked) {
+            (Self::Running(run) | Self::RunningLeaked(run), false) => Self::Running(run),
+            (Self::Running(run) | Self::RunningLeaked(run), true) => Self::RunningLeaked(run),
+            (Self::Ended(run) | Self::EndedLeaked(run), false) => Self::Ended(run),
+            (Self::Ended(run) | Self::EndedLeaked(run), true) => Self::EndedLeaked(run),
+            (Self::NotOurs, _) => Self::NotOurs,
+        }
+    }
+
     /// What two runs on one version say together: one that is at work outweighs one that has ended, and that a
     /// key leaked is said by either.
     #[must_use]
