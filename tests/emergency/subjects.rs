@@ -5,6 +5,7 @@ use keywheel::notice::NoticeKind;
 use keywheel::rotation::Outcome;
 use serde_json::{Value, json};
 use support::alarm::{finding, made_active, report};
+use support::faults::{Fault, Kind, Plan};
 use support::world::{USER, World, hours};
 
 use crate::{minutes, on_topic, path_to_inactive, writes};
@@ -117,32 +118,58 @@ async fn that_a_part_could_not_be_understood_is_tried_for_a_day() {
     assert_eq!((alarm.walk.status, on_topic(&world, NoticeKind::Event)), ("SUCCEEDED", 1));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_finding_of_aws_has_as_many_credentials_as_it_has() {
-    let world = World::leaked();
-    let key = world.stranger("alice");
-    world.leak(&key);
-    // More than one document holds; the one that is there comes last, whatever the order of their incidents.
-    // An id is of letters and some digits, as AWS writes them.
+/// A finding of AWS about so many keys that are gone, and some that are there.
+fn about_many(there: &[String], gone: u32) -> Value {
     let id = |number: u32| {
         let letter = |power: u32| char::from(b'A' + u8::try_from(number / 26_u32.pow(power) % 26).unwrap());
         format!("AKIAGONEGONEGONEG{}{}{}", letter(2), letter(1), letter(0))
     };
-    let mut keys: Vec<String> = (0..700).map(id).collect();
-    keys.push(key.clone());
-    let entities: Vec<Value> = keys.iter().map(|key| json!({"entityValue": key})).collect();
-    let event = json!({
+    let keys = (0..gone).map(id).chain(there.iter().cloned());
+    let entities: Vec<Value> = keys.map(|key| json!({"entityValue": key})).collect();
+    json!({
         "id": "health-2", "source": "aws.health", "detail-type": "AWS Health Event",
         "detail": {
             "service": "RISK", "eventTypeCode": "AWS_RISK_CREDENTIALS_EXPOSED", "eventTypeCategory": "issue",
             "affectedAccount": "111122223333", "affectedEntities": entities,
         },
-    });
-    let alarm = world.alarm(event).await;
-    assert_eq!((alarm.walk.status, alarm.incidents.len()), ("SUCCEEDED", 701));
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finding_of_aws_has_as_many_credentials_as_it_has() {
+    let world = World::leaked();
+    let key = world.stranger("alice");
+    world.leak(&key);
+    let alarm = world.alarm(about_many(std::slice::from_ref(&key), 550)).await;
+    assert_eq!((alarm.walk.status, alarm.incidents.len()), ("SUCCEEDED", 551));
     let triaged = alarm.walk.states().iter().filter(|state| state.starts_with("Triage")).count();
     assert!(triaged > 1, "one document held them all");
     assert!(!world.is_active(&key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_credentials_of_a_finding_have_their_turn_before_one_gets_another() {
+    let world = World::leaked();
+    let keys: Vec<String> = (0..8).map(|number| world.stranger(&format!("user-{number}"))).collect();
+    for key in &keys {
+        world.leak(key);
+    }
+    // No incident can be started, and the keys that are there cannot be made Inactive either, for some minutes.
+    world.fake.state().plan = Plan::new(vec![
+        Fault::within("StartIncident", 0, Kind::Refused).for_good(),
+        Fault::on("iam:UpdateAccessKey", Kind::Refused).for_good(),
+    ]);
+    let mended = async {
+        tokio::time::sleep(minutes(3)).await;
+        world.fake.state().plan = Plan::default();
+    };
+    let (alarm, ()) = tokio::join!(world.alarm(about_many(&keys, 550)), mended);
+    assert_eq!(alarm.walk.status, "SUCCEEDED", "{:?}", alarm.walk.error);
+    let states = alarm.walk.states();
+    let place = |name: &str| states.iter().position(|state| *state == name).unwrap();
+    // The second document's credentials had their turn before those of the first got another.
+    assert!(place("TriageRest") < place("WaitToBeginAnew"), "{states:?}");
+    assert!(keys.iter().all(|key| !world.is_active(key)));
 }
 
 #[tokio::test(start_paused = true)]

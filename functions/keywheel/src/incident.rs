@@ -59,6 +59,12 @@ pub struct Alarm {
     /// How many of its credentials have had their turn: a document holds some hundred at a time.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub from: usize,
+    /// Whether some of those are neither started nor contained, or wait for a bound.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub undone: bool,
+    /// Whether all of them have had a turn before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub again: bool,
 }
 
 /// What the emergency machine does with an event.
@@ -109,6 +115,12 @@ pub struct Alert {
     /// Where the next ones begin, where there are more than these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<usize>,
+    /// Whether some of those before these are neither started nor contained, or wait for a bound.
+    #[serde(default)]
+    pub undone: bool,
+    /// Whether all credentials of the event have had a turn before. The machine hands both on, so both are written.
+    #[serde(default)]
+    pub again: bool,
     /// The outbox.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<Notice>,
@@ -350,6 +362,8 @@ impl Alert {
             made: None,
             incidents: Vec::new(),
             from: None,
+            undone: false,
+            again: false,
             notices: Vec::new(),
             delivery: Delivery::Pending,
             wait_until: None,

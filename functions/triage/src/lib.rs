@@ -33,6 +33,7 @@ impl Step for Triage {
     async fn run(&self, alarm: Alarm, ctx: &Context) -> Result<Alert, StepError> {
         let verdict = judge_knowing(&alarm.event, &self.roles);
         let mut alert = Alert::new(alarm.execution, alarm.started, verdict.class, verdict.reason.clone());
+        (alert.undone, alert.again) = (alarm.undone, alarm.again);
         alert.said = said_at(&alarm.event, alarm.started);
         let id = alarm.event.get("id").and_then(serde_json::Value::as_str);
         alert.event = id.filter(|id| id.len() <= 64 && id.bytes().all(is_plain)).map(str::to_owned);
@@ -57,7 +58,7 @@ impl Step for Triage {
             alert.incidents = fitting(incidents, alarm.from);
             let next = alarm.from + alert.incidents.len();
             alert.from = (next < all).then_some(next);
-            if verdict.odd > 0 && alert.from.is_none() {
+            if verdict.odd > 0 && alert.from.is_none() && !alarm.again {
                 alert.tell_odd(ctx.clock.now());
             }
         }
