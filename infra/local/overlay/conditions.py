@@ -92,7 +92,13 @@ def _enforce(access_key_id: str, iam_action: str, service: str, region: str, res
 
 
 def _resolve_condition_key(key: str, context: iam_evaluator.EvalContext):
-    """Of a role's session `aws:PrincipalArn` is the role's ARN, path included."""
+    """Of a role's session `aws:PrincipalArn` is the role's ARN, path included; every call came over TLS.
+
+    The local cloud is reached by plain HTTP on loopback, where AWS is reached by TLS only: a bucket that
+    refuses anything else would refuse everything here.
+    """
+    if key.lower() == "aws:securetransport":
+        return "true"
     arn = context.principal_arn or ""
     if key.lower() != "aws:principalarn" or ":assumed-role/" not in arn:
         return _original["condition_key"](key, context)

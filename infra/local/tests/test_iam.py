@@ -262,6 +262,21 @@ class Conditions(Case):
         self.assertEqual("live", ssm.get_parameter(Name=f"/{name}/mode")["Parameter"]["Value"])
         self.assertRefused("AccessDeniedException", ssm.get_parameter, Name="/other/mode")
 
+    def test_a_bucket_for_tls_only_takes_calls_over_loopback(self):
+        s3, bucket, user = client("s3"), fresh("bucket"), self.make_user()
+        s3.create_bucket(Bucket=bucket)
+        client("iam").put_user_policy(UserName=user, PolicyName="own", PolicyDocument=json.dumps(
+            {"Version": "2012-10-17", "Statement": [EVERYTHING]}))
+        holder, own = client("s3", self.make_key(user)), f"arn:aws:s3:::{bucket}/*"
+        for secure, refused in (("false", False), ("true", True)):
+            s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [{
+                "Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": own,
+                "Condition": {"Bool": {"aws:SecureTransport": secure}}}]}))
+            if refused:
+                self.assertRefused("AccessDenied", holder.put_object, Bucket=bucket, Key="a", Body=b"b", status=403)
+            else:
+                holder.put_object(Bucket=bucket, Key="a", Body=b"b")
+
     def test_a_roles_session_is_known_by_the_roles_arn(self):
         name, other = fresh("hub"), "444455550000"
         trust = json.dumps({"Version": "2012-10-17", "Statement": [{
