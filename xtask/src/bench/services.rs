@@ -154,6 +154,7 @@ fn write(call: &Call, reply: Option<Reply>) -> std::result::Result<Response<Full
                 id = uuid::Uuid::new_v4()
             ),
         ),
+        Some(Reply::Empty) => (StatusCode::OK, "application/xml", String::new()),
         Some(Reply::Json(value)) => (StatusCode::OK, "application/x-amz-json-1.1", value.to_string()),
         None => (
             StatusCode::BAD_REQUEST,

@@ -39,6 +39,8 @@ pub(crate) enum Reply {
     Xml(String),
     /// A JSON object.
     Json(Value),
+    /// No body at all: botocore takes any other to a call of S3 for an error.
+    Empty,
 }
 
 #[derive(Debug, Clone)]
@@ -133,7 +135,7 @@ impl World {
             "ssm" => Some(Reply::Json(parameters(call))),
             "states" => Some(Reply::Json(json!({"executionArn": "arn:run", "startDate": 1_767_323_045.25}))),
             // An object is taken without a word.
-            "s3" => Some(Reply::Json(json!({}))),
+            "s3" => Some(Reply::Empty),
             "account" => Some(Reply::Json(
                 json!({"Regions": [{"RegionName": "eu-west-1", "RegionOptStatus": "ENABLED_BY_DEFAULT"}]}),
             )),
