@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Delivery, Outcome};
 use serde_json::json;
-use support::alarm::{finding, made_active, report};
+use support::alarm::{exposed, finding, made_active, report};
 use support::faults::{Fault, Kind, Plan};
 use support::world::{USER, World, hours};
 
@@ -350,21 +350,10 @@ async fn p3_what_does_not_start_is_tried_again_though_nobody_can_be_told() {
         assert_eq!(left, 0, "still Active after the second round");
         world.fake.state().denied.clear();
     };
-    let event = health(keys.iter().map(String::as_str));
+    let event = exposed(keys.iter().map(String::as_str));
     let (alarm, ()) = tokio::join!(world.alarm(event), mended);
     assert!(alarm.incidents.is_empty());
     world.assert_promises();
-}
-
-fn health<'a>(keys: impl Iterator<Item = &'a str>) -> serde_json::Value {
-    let entities: Vec<_> = keys.map(|key| json!({"entityValue": key})).collect();
-    json!({
-        "id": "health-2", "source": "aws.health", "detail-type": "AWS Health Event",
-        "detail": {
-            "service": "RISK", "eventTypeCode": "AWS_RISK_CREDENTIALS_EXPOSED", "eventTypeCategory": "issue",
-            "affectedAccount": "111122223333", "affectedEntities": entities,
-        },
-    })
 }
 
 /// Two reports of one key: what the one denies the user is not the other's to take off.
@@ -379,7 +368,7 @@ async fn p3_an_incident_that_is_left_to_people_does_not_free_the_user_of_another
         // Its first try dies, for whatever reason.
         let dead = Fault::on("iam:GetAccessKeyLastUsed", Kind::Throttled).times(40);
         world.fake.state().standing = Plan::new([dead]);
-        let alarm = world.alarm(health([key.as_str()].into_iter())).await;
+        let alarm = world.alarm(exposed([key.as_str()].into_iter())).await;
         alarm.incident().expect(Outcome::Blocked, "ForAPerson");
         assert!(world.fake.state().denies_keys(USER), "the first one's deny is gone");
         world.fake.state().denied.clear();
@@ -424,7 +413,7 @@ async fn p3_no_credential_of_an_event_waits_for_another_one() {
         tokio::time::sleep(minutes(40)).await;
         assert!(!world.is_active(&patient), "the bound has passed");
     };
-    let event = health([patient.as_str(), prompt.as_str()].into_iter());
+    let event = exposed([patient.as_str(), prompt.as_str()].into_iter());
     let (alarm, ()) = tokio::join!(world.alarm(event), mended);
     assert!(alarm.incidents.is_empty());
     world.assert_promises();

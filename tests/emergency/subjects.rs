@@ -4,7 +4,7 @@ use keywheel::incident::Course;
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::Outcome;
 use serde_json::{Value, json};
-use support::alarm::{finding, made_active, report};
+use support::alarm::{exposed, finding, made_active, report};
 use support::faults::{Fault, Kind, Plan};
 use support::world::{USER, World, hours};
 
@@ -80,15 +80,9 @@ async fn a_hundred_credentials_of_which_one_is_malformed() {
         world.leak(&key);
         keys.push(key);
     }
-    let mut entities: Vec<Value> = keys.iter().map(|key| json!({"entityValue": key})).collect();
-    entities.insert(40, json!({"entityValue": "no key; drop table"}));
-    let event = json!({
-        "id": "health-1", "source": "aws.health", "detail-type": "AWS Health Event",
-        "detail": {
-            "service": "RISK", "eventTypeCode": "AWS_RISK_CREDENTIALS_EXPOSED", "eventTypeCategory": "issue",
-            "affectedAccount": "111122223333", "affectedEntities": entities,
-        },
-    });
+    let mut entities: Vec<&str> = keys.iter().map(String::as_str).collect();
+    entities.insert(40, "no key; drop table");
+    let event = exposed(entities);
     let alarm = world.alarm(event).await;
     assert_eq!(alarm.incidents.len(), 99);
     for incident in &alarm.incidents {
@@ -124,15 +118,8 @@ fn about_many(there: &[String], gone: u32) -> Value {
         let letter = |power: u32| char::from(b'A' + u8::try_from(number / 26_u32.pow(power) % 26).unwrap());
         format!("AKIAGONEGONEGONEG{}{}{}", letter(2), letter(1), letter(0))
     };
-    let keys = (0..gone).map(id).chain(there.iter().cloned());
-    let entities: Vec<Value> = keys.map(|key| json!({"entityValue": key})).collect();
-    json!({
-        "id": "health-2", "source": "aws.health", "detail-type": "AWS Health Event",
-        "detail": {
-            "service": "RISK", "eventTypeCode": "AWS_RISK_CREDENTIALS_EXPOSED", "eventTypeCategory": "issue",
-            "affectedAccount": "111122223333", "affectedEntities": entities,
-        },
-    })
+    let gone: Vec<String> = (0..gone).map(id).collect();
+    exposed(gone.iter().chain(there).map(String::as_str))
 }
 
 #[tokio::test(start_paused = true)]

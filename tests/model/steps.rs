@@ -305,7 +305,7 @@ fn claim(io: &mut Io<'_>, labels: &Labels, version: VersionNo) -> Call<()> {
     if labels.claims.contains(&(version, io.me)) { Ok(()) } else { io.label(version, io.me, true) }
 }
 
-/// `facts::executions::is_known_without`, and what is done where it is so.
+/// `facts::executions::leave`
 fn leave(io: &mut Io<'_>, labels: &Labels, version: VersionNo) -> Call<()> {
     let me = io.me;
     for other in labels.runs_on(version).into_iter().filter(|other| *other != me) {

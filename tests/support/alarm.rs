@@ -121,6 +121,18 @@ pub fn report<'a>(keys: impl IntoIterator<Item = &'a str>) -> Value {
     })
 }
 
+/// An event of AWS Health about keys that were found in public.
+pub fn exposed<'a>(entities: impl IntoIterator<Item = &'a str>) -> Value {
+    let entities: Vec<Value> = entities.into_iter().map(|entity| json!({"entityValue": entity})).collect();
+    json!({
+        "id": RunId::random().to_string(), "source": "aws.health", "detail-type": "AWS Health Event",
+        "detail": {
+            "service": "RISK", "eventTypeCode": "AWS_RISK_CREDENTIALS_EXPOSED", "eventTypeCategory": "issue",
+            "affectedAccount": "111122223333", "affectedEntities": entities,
+        },
+    })
+}
+
 /// CloudTrail's record of a key that somebody made Active.
 pub fn made_active(key: &str, user: &str) -> Value {
     json!({

@@ -7,7 +7,7 @@ use keywheel::decide::entry::RunState;
 use keywheel::rotation::{Reason, Request};
 use keywheel::{RunId, SecretArn, StepError, VersionId};
 
-use crate::secrets::Secret;
+use crate::secrets::{self, Secret};
 use crate::timestamp;
 
 /// The ARN of another execution of the machine that `execution` belongs to.
@@ -40,23 +40,24 @@ pub async fn at_work(
     Ok(turned_back.map_or(found, |(_, leaked)| found.knowing(leaked)))
 }
 
-/// Whether something else than this run's own label leads from the version to a run of ours, for good: the run that
-/// wrote it, or the label of one that has ended. One that is at work may take its label off at the same time.
-pub async fn is_known_without(
-    sfn: &Client,
-    execution: &str,
-    run: RunId,
+/// Takes a run's label off a version that it leaves to another, unless that is all that leads from there to a run of
+/// ours for good: the run that wrote it, or the label of one that has ended. One that is at work may take its own off at
+/// the same time.
+pub async fn leave(
+    (sfn, execution): (&Client, &str),
+    store: &aws_sdk_secretsmanager::Client,
     secret: &Secret,
     version: &VersionId,
-) -> Result<bool, StepError> {
+    run: RunId,
+) -> Result<(), StepError> {
     let of = (&secret.arn, secret.name.as_str());
     for other in secret.runs_on(version).into_iter().filter(|other| *other != run) {
         let state = state_of(sfn, execution, other, of).await?;
         if state.ended().is_some() || state != RunState::NotOurs && other.version() == *version {
-            return Ok(true);
+            return secrets::disclaim(store, &secret.arn, version, run).await;
         }
     }
-    Ok(false)
+    Ok(())
 }
 
 /// What one run is to a secret.

@@ -142,7 +142,7 @@ async fn claim(
                 // The pending key is for RollBack to take back.
                 return Err(StepError::Conflict("the secret was changed meanwhile".into()));
             }
-            leave(store, sfn, doc, &secret, version).await?;
+            executions::leave((sfn, &doc.execution), store, &secret, version, doc.run).await?;
             let text = "AWSCURRENT was moved since the run began; this run has changed nothing.";
             doc.end(
                 ctx.clock.now(),
@@ -166,7 +166,7 @@ async fn claim(
         for (on, run) in secret.claims().into_iter().filter(|(_, run)| *run != doc.run) {
             let state = executions::state_of(sfn, &doc.execution, run, of).await?;
             if let Some(rival) = state.running().filter(|_| !moved) {
-                leave(store, sfn, doc, &secret, version).await?;
+                executions::leave((sfn, &doc.execution), store, &secret, version, doc.run).await?;
                 let text = format!("Run {rival} is at work on user {}.", doc.user_name());
                 let remedy = format!("`keywheel status --user {}` shows where it is.", doc.user_name());
                 doc.end(ctx.clock.now(), Outcome::Blocked, Why::new("RunInProgress", text, remedy));
@@ -184,20 +184,6 @@ async fn claim(
         }
     }
     Ok(true)
-}
-
-/// Takes this run's label off the version that it leaves alone, unless that is all that leads from there to a run.
-async fn leave(
-    store: &aws_sdk_secretsmanager::Client,
-    sfn: &aws_sdk_sfn::Client,
-    doc: &Rotation,
-    secret: &secrets::Secret,
-    version: &VersionId,
-) -> Result<(), StepError> {
-    if executions::is_known_without(sfn, &doc.execution, doc.run, secret, version).await? {
-        secrets::disclaim(store, &secret.arn, version, doc.run).await?;
-    }
-    Ok(())
 }
 
 /// Begins where the ended run stopped. When its clock started is not known here, so it starts anew.

@@ -29,7 +29,7 @@ pub(crate) async fn undo(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotatio
     let version = doc.new.as_ref().and_then(|new| new.version.clone()).unwrap_or_else(|| doc.run.version());
     if doc.phase == Phase::TakeOver {
         // Nothing was begun but the claim: the ended run's work waits for the next one, which must find it.
-        leave(tools, &doc, &found, &version).await?;
+        executions::leave((&tools.sfn, &doc.execution), &tools.store, &found, &version, doc.run).await?;
         let why = doc.why.take().unwrap_or_else(|| caught(&doc));
         doc.end(now, Outcome::Blocked, why);
         return Ok(doc);
@@ -44,7 +44,7 @@ pub(crate) async fn undo(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotatio
     let labels = found;
     if taken_over && let Some(rival) = rival(tools, &doc, &labels, &version).await? {
         // Another run took the same version over: what becomes of its key is that run's matter.
-        leave(tools, &doc, &labels, &version).await?;
+        executions::leave((&tools.sfn, &doc.execution), &tools.store, &labels, &version, doc.run).await?;
         let why = Why::new(
             "RunInProgress",
             format!("Run {rival} is at work on user {user}."),
@@ -90,19 +90,6 @@ pub(crate) async fn undo(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotatio
         secrets::disclaim(&tools.store, &secret, &version, doc.run).await?;
     }
     Ok(doc)
-}
-
-/// Takes this run's label off the version that it leaves alone, unless that is all that leads from there to a run.
-async fn leave(
-    tools: &Tools<'_>,
-    doc: &Rotation,
-    secret: &secrets::Secret,
-    version: &VersionId,
-) -> Result<(), StepError> {
-    if executions::is_known_without(&tools.sfn, &doc.execution, doc.run, secret, version).await? {
-        secrets::disclaim(&tools.store, &secret.arn, version, doc.run).await?;
-    }
-    Ok(())
 }
 
 /// Another run that is at work on a version which this one took over.
