@@ -1,34 +1,34 @@
-//! The documents of an emergency: what an event was taken for ([`Alert`]), and one credential that is known to
-//! others, from the finding to its end ([`Incident`]).
+//! The documents of an emergency: what an event was taken for ([`Alert`]), one credential that is known to others,
+//! from the finding to its end ([`Incident`]), and what is kept of its key ([`Record`]).
 //!
 //! Like the rotation's document they name things and never hold what P4 forbids, and a document of an earlier
 //! release is still read. What is empty is not written: an event may name a thousand credentials, and all of them
 //! must fit into one state.
 
+mod alert;
 pub mod findings;
 mod notices;
 mod page;
+mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+pub use alert::{Alarm, Alert, Course};
 pub use findings::Findings;
 pub use page::page;
+pub use record::{Record, RecordState};
 
 use crate::clock::{after, wait_time};
-use crate::decide::making::Odd;
-use crate::emergency::{Emergency, Response};
 use crate::error::StepError;
 use crate::ids::{AccessKeyId, RunId, UserName};
-use crate::making::Made;
 use crate::notice::{Notice, NoticeKind};
 use crate::rotation::{Caught, Delivery, Outcome, Why};
 use crate::switch::Containment;
-use crate::triage::{Class, Kind, Severity, Source, Target};
+use crate::triage::{Source, Target};
 
 /// The version of the documents that this release writes.
 pub const SCHEMA: u32 = 1;
@@ -46,91 +46,6 @@ pub const LOOKS_AGAIN: [Duration; 2] = [Duration::from_secs(15), Duration::from_
 
 /// The steps that run beside each other, in the machine's order: after containment, and after the first look.
 const BESIDE: [[&str; 2]; 2] = [["notify", "replace"], ["investigate", "wait"]];
-
-/// What the emergency machine hands its first step: an event as it came.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Alarm {
-    /// The event.
-    pub event: Value,
-    /// The execution's ARN.
-    pub execution: String,
-    /// When the execution started.
-    pub started: Timestamp,
-    /// How many of its credentials have had their turn: a document holds some hundred at a time.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub from: usize,
-    /// Whether some of those are neither started nor contained, or wait for a bound.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub undone: bool,
-    /// Whether all of them have had a turn before.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub again: bool,
-}
-
-/// What the emergency machine does with an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Course {
-    /// Each credential gets an execution of its own.
-    Incidents,
-    /// A key was made: whether that is odd, is asked first.
-    Watch,
-    /// A person is told, nothing else.
-    Tell,
-    /// Nothing of ours.
-    Nothing,
-    /// It cannot be understood: loud, and the execution fails.
-    Reject,
-}
-
-/// What an event was taken for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Alert {
-    /// The version of this document.
-    pub schema: u32,
-    /// Stands for the execution in notices and User-Agents.
-    pub id: RunId,
-    /// The execution's ARN.
-    pub execution: String,
-    /// When it started.
-    pub started: Timestamp,
-    /// When the event's source has said it, where the event tells.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub said: Option<Timestamp>,
-    /// The event's own id, where it has a sensible one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub event: Option<String>,
-    /// The class of the event.
-    pub class: Class,
-    /// Why.
-    pub reason: String,
-    /// What comes of it.
-    pub course: Course,
-    /// The key that somebody has made, where the event is about that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub made: Option<Made>,
-    /// The credentials, each with its own document.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub incidents: Vec<Incident>,
-    /// Where the next ones begin, where there are more than these.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<usize>,
-    /// Whether some of those before these are neither started nor contained, or wait for a bound.
-    #[serde(default)]
-    pub undone: bool,
-    /// Whether all credentials of the event have had a turn before. The machine hands both on, so both are written.
-    #[serde(default)]
-    pub again: bool,
-    /// The outbox.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notices: Vec<Notice>,
-    /// How far the outbox is.
-    #[serde(default)]
-    pub delivery: Delivery,
-    /// When the outbox is tried again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wait_until: Option<Timestamp>,
-}
 
 /// What an incident does next. The machine's choices read it by these names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -346,61 +261,6 @@ fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
     *number == T::default()
 }
 
-impl Alert {
-    /// The document of an event before it is judged.
-    pub fn new(execution: String, started: Timestamp, class: Class, reason: String) -> Self {
-        Self {
-            schema: SCHEMA,
-            id: RunId::standing_for(&execution),
-            execution,
-            started,
-            said: None,
-            event: None,
-            class,
-            reason,
-            course: Course::Nothing,
-            made: None,
-            incidents: Vec::new(),
-            from: None,
-            undone: false,
-            again: false,
-            notices: Vec::new(),
-            delivery: Delivery::Pending,
-            wait_until: None,
-        }
-    }
-
-    /// The account of the installation, which is where the execution runs.
-    pub fn own_account(&self) -> &str {
-        account(&self.execution)
-    }
-
-    /// Makes an incident of what is odd about the making of a key. All events of the same oddity name it alike, so
-    /// that it is started once; where the policy does more than tell, each of its keys has an incident of its own.
-    pub fn open_odd(&mut self, made: &Made, odd: Odd, policy: &Emergency, now: Timestamp) {
-        let target = Target {
-            class: Class::OddKeyMaking,
-            account: made.account.clone(),
-            key_id: Some(made.key.clone()),
-            user: made.user.clone(),
-            kind: Kind::LongTerm,
-            source: Source::CloudTrail,
-            severity: Severity::Unknown,
-        };
-        let told = policy.response(&target, target.user.as_ref().map(UserName::as_str)) == Response::Page;
-        let name = if told { odd.name } else { format!("{}/{}", odd.name, made.key) };
-        let mut incident = Incident::open(self, target, odd.reason);
-        // People can act on it from now on, and not since the event that was looked into for a quarter of an hour.
-        (incident.started, incident.said) = (now, None);
-        let machine = self.execution.rsplit_once(':').map_or(self.execution.as_str(), |(machine, _)| machine);
-        incident.id = RunId::standing_for(&format!("{machine}/key-making/{name}"));
-        incident.execution = sibling(&self.execution, incident.id);
-        self.incidents = vec![incident];
-        self.course = Course::Incidents;
-        self.wait_until = None;
-    }
-}
-
 impl Incident {
     /// The incident of one credential of an event. Its execution's name follows from the event's execution and the
     /// credential, so that a start that is repeated starts it once.
@@ -606,60 +466,4 @@ fn sibling(emergency: &str, id: RunId) -> String {
     let machine = emergency.rsplit_once(':').map_or(emergency, |(machine, _)| machine);
     let machine = machine.strip_suffix("-emergency").unwrap_or(machine);
     format!("{machine}-incident:{id}")
-}
-
-/// What is kept of a key that leaked, in a parameter of its own: it outlives the execution, and tells a repeat, a
-/// reactivation and a false alarm from a first finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The version of this record.
-    pub schema: u32,
-    /// The key.
-    pub key: AccessKeyId,
-    /// Its owner.
-    pub user: UserName,
-    /// The account of both, where it is not the installation's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub account: Option<String>,
-    /// The incident, which is the name of an execution.
-    pub incident: RunId,
-    /// When the key was contained.
-    pub at: Timestamp,
-    /// What holds for it.
-    pub state: RecordState,
-    /// Until when a clearance holds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<Timestamp>,
-    /// Who changed it last, and why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-}
-
-/// What holds for a key that was reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RecordState {
-    /// It leaked and is Inactive.
-    Contained,
-    /// A person has said that it did not leak; reports are only paged until the clearance ends.
-    Cleared,
-    /// The incident is closed: after the evidence time the key may be deleted.
-    Closed,
-}
-
-impl Record {
-    /// Where the record of a key is kept.
-    pub fn parameter(stage: &str, key: &AccessKeyId) -> String {
-        format!("{}{key}", Self::parameters(stage))
-    }
-
-    /// Where all records are kept.
-    pub fn parameters(stage: &str) -> String {
-        format!("/keywheel/{stage}/incidents/")
-    }
-
-    /// Whether a person's word keeps the key Active at that time.
-    pub fn is_cleared(&self, at: Timestamp) -> bool {
-        self.state == RecordState::Cleared && self.until.is_some_and(|until| at < until)
-    }
 }
