@@ -2,6 +2,8 @@
 
 #[path = "emergency/alarm.rs"]
 mod alarm;
+#[path = "emergency/hostile.rs"]
+mod hostile;
 #[path = "emergency/replacement.rs"]
 mod replacement;
 #[path = "emergency/speed.rs"]

@@ -20,6 +20,7 @@ pub mod fake;
 pub mod faults;
 pub mod figures;
 pub mod functions;
+pub mod hostile;
 pub mod invariants;
 pub mod logs;
 pub mod repository;
