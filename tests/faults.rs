@@ -4,7 +4,6 @@
 //! not undo what it did may fail, loudly; the next one, undisturbed, must then finish the work. The calls are
 //! counted, not named: a new call is covered the day it is written.
 
-use std::future::Future;
 use std::sync::Mutex;
 
 use keywheel::RunId;
@@ -12,7 +11,7 @@ use keywheel::rotation::Outcome;
 use serde_json::json;
 use support::faults::{Fault, Kind, Plan};
 use support::figures::{everything, hand_over, say};
-use support::world::{Run, SECRET, World, hours, request};
+use support::world::{Run, SECRET, World, hours, paused, request};
 
 /// What is disturbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,12 +173,6 @@ async fn pairs_from(first: usize, calls: usize, kinds: &[(Kind, Kind)]) -> (usiz
         }
     }
     (pairs, wrong)
-}
-
-/// Runs it on a clock of its own, which stands still.
-fn paused<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime needs nothing but memory").block_on(work)
 }
 
 macro_rules! every_failed_call_ends_well {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::fake::{Key, User};
 use support::figures::say;
 use support::hostile::{Hostile, KEY, inputs};
-use support::world::World;
+use support::world::{World, paused};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -114,9 +114,7 @@ fn hostile_events_change_nothing_on_their_way_through_the_machines() {
         // Delivered by EventBridge, so that the brake holds for what is our own.
         event["id"] = json!("6f1b1f6e-5f0e-4c8e-9d43-0f3c2b1a0d9c");
         walked += 1;
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(walk(input.what, event, input.class));
+        paused(walk(input.what, event, input.class));
     }
     say(&format!("triage: {walked} hostile events were walked"));
     assert!(walked >= 40, "only {walked} of them are events");

@@ -107,6 +107,11 @@ impl Plan {
         self.fired
     }
 
+    /// Whether something has begun to fail and goes on failing until somebody mends it.
+    pub fn lasts(&self) -> bool {
+        self.fired > 0 && self.faults.iter().any(|fault| fault.times > 1)
+    }
+
     /// How the next call fails, if it does.
     pub(crate) fn strike(&mut self, name: &str, state: Option<&str>) -> Option<Kind> {
         let number = self.seen;
