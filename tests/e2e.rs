@@ -33,6 +33,8 @@ mod consumer;
 mod create;
 #[path = "e2e/emergency.rs"]
 mod emergency;
+#[path = "e2e/fleet.rs"]
+mod fleet;
 #[path = "e2e/gate.rs"]
 mod gate;
 #[path = "e2e/inbox.rs"]

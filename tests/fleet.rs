@@ -1,9 +1,24 @@
-//! The plan over a whole account: read through the SDK from the fake, decided, and held to what the runs then do.
+//! The plan over a whole account, read through the SDK from the fake, decided, and held to what the runs then do; and
+//! the campaigns of the fleet machine that carry it out.
 
-#![expect(clippy::unwrap_used, reason = "a test, where a panic with its place is what should be seen")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, where a panic with its place is what should be seen"
+)]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+#[path = "fleet/campaign.rs"]
+mod campaign;
+#[path = "fleet/faults.rs"]
+mod faults;
+#[path = "fleet/left_alone.rs"]
+mod left_alone;
+#[path = "fleet/stopped.rs"]
+mod stopped;
+#[path = "fleet/walker.rs"]
+mod walker;
+
+use std::collections::BTreeSet;
+use std::time::Instant;
 
 use facts::estate;
 use keywheel::decide::due;
@@ -12,76 +27,15 @@ use keywheel::fleet::estate::{Estate, Source};
 use keywheel::fleet::plan::{Action, Plan};
 use keywheel::{Outcome, StepError};
 use serde_json::{Value, json};
-use support::fake::{Fake, Maker, Secret, User};
+use support::estate::days;
+use support::fake::Fake;
 use support::faults::{Fault, Kind, Plan as Faults};
 use support::figures::say;
 use support::world::{World, hours};
 
-fn days(days: u64) -> Duration {
-    hours(24 * days)
-}
-
-/// Adds a user with its secret and keys of these ages; the last of them is current.
-fn add(world: &World, name: &str, ages: &[u64]) {
-    for key in add_user(world, name, ages) {
-        let mut state = world.fake.state();
-        let secret = state.key(&key).unwrap().1.secret.clone();
-        let text = json!({"UserName": name, "AccessKeyId": key, "SecretAccessKey": secret}).to_string();
-        state.put_current(name, &text);
-    }
-}
-
-/// Adds a user with keys of these ages, and a secret that holds none of them.
-fn add_user(world: &World, name: &str, ages: &[u64]) -> Vec<String> {
-    let mut state = world.fake.state();
-    let arn = format!(
-        "arn:{}:secretsmanager:{}:{}:secret:{name}-AbCdEf",
-        state.partition, state.region, state.account
-    );
-    let tags = BTreeMap::from([("keywheel:secret".to_owned(), arn.clone())]);
-    let user = User {
-        name: name.into(),
-        account: None,
-        path: "/apps/".into(),
-        id: format!("AIDA{name}"),
-        tags,
-        keys: Vec::new(),
-        inline: BTreeMap::new(),
-        attached: BTreeSet::new(),
-    };
-    state.users.insert(name.into(), user);
-    state.secrets.push(Secret {
-        name: name.into(),
-        arn,
-        tags: BTreeMap::from([("keywheel:user".into(), name.into())]),
-        versions: Vec::new(),
-        deleted: None,
-        primary_region: None,
-    });
-    let mut ids = Vec::new();
-    for age in ages {
-        let (id, made, at) = (state.add_key(name, Maker::Owner), state.ago(days(*age)), state.ago(hours(1)));
-        let key = state.key_mut(&id);
-        key.changes[0].0 = made;
-        key.created = made;
-        state.use_key(&id, "s3", at);
-        ids.push(id);
-    }
-    ids
-}
-
-/// Takes a user's tag, or its secret's, away.
-fn untag(world: &World, name: &str, whose: &str) {
-    let mut state = world.fake.state();
-    match whose {
-        "user" => state.users.get_mut(name).unwrap().tags.clear(),
-        _ => state.secrets.iter_mut().find(|secret| secret.name == name).unwrap().tags.clear(),
-    }
-}
-
 async fn read(fake: &Fake) -> Result<Estate, StepError> {
     let (config, account, region, clock) = {
-        let config = fake.config_of("keywheel-test-scan");
+        let config = fake.config_of("somebody");
         let state = fake.state();
         (config, state.account.clone(), state.region.clone(), state.clock.clone())
     };
@@ -91,8 +45,7 @@ async fn read(fake: &Fake) -> Result<Estate, StepError> {
 async fn plan(fake: &Fake, policy: &FleetPolicy) -> Result<(Estate, Plan), StepError> {
     let estate = read(fake).await?;
     let now = fake.state().now();
-    let looks =
-        estate::look(&fake.config_of("keywheel-test-scan"), due::to_look_at(policy, &estate, now)).await;
+    let looks = estate::look(&fake.config_of("somebody"), due::to_look_at(policy, &estate, now)).await;
     let plan = due::plan(policy, &estate, &looks, now);
     Ok((estate, plan))
 }
@@ -109,8 +62,8 @@ fn code<'a>(plan: &'a Plan, user: &str) -> &'a str {
     plan.lines.iter().find(|line| line.user == user).map_or("", |line| line.code)
 }
 
-#[tokio::test(start_paused = true)]
-async fn of_250_users_exactly_the_due_are_planned_and_their_runs_do_what_the_plan_says() {
+/// An account of 250 users, of whom 39 are due.
+fn of_250_users() -> World {
     let world = World::new();
     // Odd numbers of pages, for users as for secrets.
     world.fake.state().options.page = 37;
@@ -118,10 +71,29 @@ async fn of_250_users_exactly_the_due_are_planned_and_their_runs_do_what_the_pla
         // Every sixth is due; two of those have no room for a new key, one is tied to nothing.
         let age = if number % 6 == 0 { 120 } else { 30 };
         let ages: &[u64] = if number == 12 || number == 18 { &[200, age] } else { &[age] };
-        add(&world, &format!("svc-{number:03}"), ages);
+        world.managed(&format!("svc-{number:03}"), ages);
     }
-    untag(&world, "svc-024", "user");
-    untag(&world, "svc-030", "secret");
+    world.untag("svc-024", "user");
+    world.untag("svc-030", "secret");
+    world
+}
+
+/// An account of so many users who are all due, `svc-00` and so on, beside the world's own, who is not. Its policy says
+/// nothing.
+fn all_due(users: usize) -> World {
+    let world = World::new();
+    world.push_policy(json!({}));
+    let key = world.current_key();
+    world.fake.state().age_key(&key, 10);
+    for number in 0..users {
+        world.managed(&format!("svc-{number:02}"), &[120]);
+    }
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_250_users_exactly_the_due_are_planned_and_their_runs_do_what_the_plan_says() {
+    let world = of_250_users();
     let (estate, plan) = plan(&world.fake, &FleetPolicy::default()).await.unwrap();
     assert_eq!((estate.users.len(), estate.secrets.len()), (250, 249));
     let due: BTreeSet<&str> = users(&plan, Action::Rotate).into_iter().collect();
@@ -166,7 +138,7 @@ async fn users_of_an_account_that_gives_no_report_are_listed_to_the_last_page() 
     let world = World::new();
     world.fake.state().options.page = 7;
     for number in 0..30 {
-        add(&world, &format!("svc-{number:02}"), &[if number < 4 { 91 } else { 89 }]);
+        world.managed(&format!("svc-{number:02}"), &[if number < 4 { 91 } else { 89 }]);
     }
     let (_, by_report) = plan(&world.fake, &FleetPolicy::default()).await.unwrap();
     for call in ["iam:GenerateCredentialReport", "iam:GetCredentialReport"] {
@@ -247,7 +219,7 @@ async fn a_fault_at_any_call_leaves_the_same_plan_or_one_that_rotates_less() {
     let world = World::new();
     world.fake.state().options.page = 2;
     for number in 0..5 {
-        add(&world, &format!("svc-{number}"), &[100]);
+        world.managed(&format!("svc-{number}"), &[100]);
     }
     let (_, right) = plan(&world.fake, &FleetPolicy::default()).await.unwrap();
     let calls = world.fake.state().calls.len();
@@ -282,7 +254,7 @@ async fn calls_grow_with_what_is_due_and_not_with_the_users() {
         for number in 0..count - 1 {
             // One in fifty is due. The promises are looked at after every call: without values that is soon done.
             let (name, due) = (format!("svc-{number:04}"), number % 50 == 0);
-            if due { add(&world, &name, &[91]) } else { drop(add_user(&world, &name, &[5])) }
+            if due { world.managed(&name, &[91]) } else { drop(world.managed_without_value(&name, &[5])) }
         }
         let began = Instant::now();
         let (estate, plan) =

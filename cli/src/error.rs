@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use keywheel::{Outcome, StepError};
+use keywheel::{Outcome, StepError, campaign};
 
 /// Something that the command could not or would not do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,13 +109,13 @@ pub(crate) enum Exit {
 /// The table in every command's help. Clap itself ends with 2.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
-  0  done: what was asked for has happened, or the run was started (Completed, Contained)
+  0  done: it has happened, or the run was started (Completed, Contained; a campaign: Done, Planned)
   1  refused, or an error: nothing was started
   2  the command line is wrong
-  3  Blocked: nothing was touched, the reason is shown
+  3  Blocked: nothing was touched, the reason is shown (a campaign: Refused)
   4  RolledBack: the rotation failed and was undone, the old key is still current
   5  Held: the old key was left Active because it is still used
-  6  the run failed, was aborted or timed out
+  6  the run failed, was aborted or timed out (a campaign: Stopped)
 Of several runs the highest code counts. A dry run that was asked for and a rollback that succeeded end with 0.";
 
 impl Exit {
@@ -126,6 +126,15 @@ impl Exit {
             Outcome::Blocked => Self::Blocked,
             Outcome::RolledBack => Self::RolledBack,
             Outcome::Held => Self::Held,
+        }
+    }
+
+    /// The code for a campaign's outcome.
+    pub(crate) const fn of_campaign(outcome: campaign::Outcome) -> Self {
+        match outcome {
+            campaign::Outcome::Done | campaign::Outcome::Planned => Self::Done,
+            campaign::Outcome::Refused => Self::Blocked,
+            campaign::Outcome::Stopped => Self::Failed,
         }
     }
 
@@ -151,10 +160,12 @@ mod tests {
 
     #[test]
     fn every_code_is_in_the_help_with_its_outcome() {
-        for outcome in Outcome::ALL {
-            let code = Exit::of(outcome).code();
+        let rotations = Outcome::ALL.map(|outcome| (Exit::of(outcome), outcome.name()));
+        let campaigns = campaign::Outcome::ALL.map(|outcome| (Exit::of_campaign(outcome), outcome.name()));
+        for (exit, name) in rotations.into_iter().chain(campaigns) {
+            let code = exit.code();
             let line = EXIT_CODES.lines().find(|line| line.starts_with(&format!("  {code}  "))).unwrap();
-            assert!(line.contains(outcome.name()), "{outcome:?}: {line}");
+            assert!(line.contains(name), "{name}: {line}");
         }
         assert_eq!(Exit::Failed.code(), 6);
         assert_eq!(Exit::Refused.code(), 1);

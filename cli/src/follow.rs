@@ -48,10 +48,10 @@ pub(crate) fn started(out: &Out, runs: &[Followed]) {
 }
 
 /// How many looks in a row may fail before following is given up; the runs go on either way.
-const PATIENCE: u32 = 5;
+pub(crate) const PATIENCE: u32 = 5;
 
 /// How long a run that was started may stay unknown to Step Functions.
-const UNSEEN: Duration = Duration::from_mins(1);
+pub(crate) const UNSEEN: Duration = Duration::from_mins(1);
 
 /// Follows all runs until each has ended, and reports each.
 pub(crate) async fn follow(place: &Place, out: &Out, mut runs: Vec<Followed>) -> Result<Exit> {
@@ -120,7 +120,7 @@ fn next_look(followed: &Followed) -> Option<Timestamp> {
 
 /// How long to pause before the next look: a second while things move, longer in a long wait, and never so
 /// long that an abort stays unseen for more than half a minute.
-fn pause(following: Duration, until_next: Option<Duration>) -> Duration {
+pub(crate) fn pause(following: Duration, until_next: Option<Duration>) -> Duration {
     let (shortest, longest) = (Duration::from_secs(1), Duration::from_secs(30));
     match until_next {
         Some(until) if until > shortest => (until / 4).clamp(shortest, longest),

@@ -1,6 +1,7 @@
 //! The `keywheel` command: starts, watches and explains the rotations that the state machines do.
 
 mod args;
+mod campaign;
 mod containment;
 mod doctor;
 mod drill;
@@ -67,9 +68,13 @@ async fn dispatch(cli: &Cli, out: &Out) -> Result<Exit> {
         Command::Emergency(args) => emergency::run(&place().await?, out, args).await,
         Command::Plan(args) => fleet::plan(&place().await?, out, args).await,
         Command::Policy(PolicyArgs { action: PolicyAction::Check { file } }) => fleet::check(out, file),
-        Command::Policy(PolicyArgs { action: PolicyAction::Explain { user, policy } }) => {
-            fleet::explain(&place().await?, out, user, policy.as_deref()).await
+        Command::Policy(PolicyArgs { action: PolicyAction::Explain { user, policy, pushed } }) => {
+            fleet::explain(&place().await?, out, user, policy.as_deref(), *pushed).await
         }
+        Command::Policy(PolicyArgs { action: PolicyAction::Push { file, yes } }) => {
+            fleet::push(&place().await?, out, file, *yes).await
+        }
+        Command::Fleet(args) => campaign::run(&place().await?, out, args).await,
         Command::Doctor => doctor::run(&place().await?, out).await,
         Command::Drill(args) => drill::run(&place().await?, out, args).await,
         // It speaks to nobody.

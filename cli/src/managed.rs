@@ -205,6 +205,7 @@ pub(crate) mod tests {
             deleted: false,
             primary_region: None,
             user: secret_tag.map(str::to_owned),
+            tags: std::collections::BTreeMap::new(),
             versions: std::collections::BTreeMap::new(),
         };
         both(user, secret)

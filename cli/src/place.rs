@@ -28,6 +28,8 @@ pub(crate) struct Place {
     pub(crate) machine: String,
     /// The emergency machine's ARN.
     pub(crate) emergency: String,
+    /// The fleet machine's ARN.
+    pub(crate) fleet: String,
     /// The bus that takes reports of leaked keys.
     pub(crate) leaks: String,
     endpoint: Option<String>,
@@ -67,6 +69,7 @@ impl Place {
         };
         let machine = named("KEYWHEEL_ROTATION_ARN", "rotation")?;
         let emergency = named("KEYWHEEL_EMERGENCY_ARN", "emergency")?;
+        let fleet = named("KEYWHEEL_FLEET_ARN", "fleet")?;
         let (caller, stage) = (arn.to_owned(), common.stage.clone());
         let leaks = std::env::var("KEYWHEEL_LEAK_BUS").ok().filter(|name| !name.is_empty());
         let leaks = leaks.unwrap_or_else(|| format!("keywheel-{stage}-leaks"));
@@ -81,6 +84,7 @@ impl Place {
             stage,
             machine,
             emergency,
+            fleet,
             leaks,
             endpoint,
         })

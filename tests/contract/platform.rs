@@ -13,8 +13,12 @@ use crate::template::{functions, machine_resource};
 
 /// The actions for which AWS's service authorization reference lists no resource type: `*` is the only resource
 /// that grants them.
-const WITHOUT_RESOURCES: [(&str, &str); 9] = [
+const WITHOUT_RESOURCES: [(&str, &str); 13] = [
     ("cloudtrail:LookupEvents", "reads the account's event history, which has no ARN"),
+    ("iam:GenerateCredentialReport", "makes the account's one report"),
+    ("iam:GetCredentialReport", "reads the account's one report"),
+    ("iam:GetAccountSummary", "counts what the account has"),
+    ("iam:ListUsers", "lists; nobody is named before the list is there"),
     ("secretsmanager:ListSecrets", "lists; nothing is named before the list is there"),
     ("states:SendTaskSuccess", "takes a token, which names its execution by itself"),
     ("states:SendTaskFailure", "takes a token, which names its execution by itself"),
@@ -113,6 +117,10 @@ fn secrets_and_users_are_read_and_written_under_our_tags_or_described_only() {
         "iam:GetUser",
         "iam:ListAccessKeys",
         "iam:GetAccessKeyLastUsed",
+        "iam:GenerateCredentialReport",
+        "iam:GetCredentialReport",
+        "iam:GetAccountSummary",
+        "iam:ListUsers",
     ];
     // The emergency's two that change any user, each by one kind of call; these are pinned here.
     let any_user = json!({ "!Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:user/*" });
@@ -249,7 +257,47 @@ fn functions_are_assumed_by_lambda_and_the_machine_by_step_functions_of_this_acc
     for name in ["StartEmergencyRole", "SlackRole"] {
         expected.insert(name.into(), of("events.amazonaws.com"));
     }
+    expected.insert("StartFleetRole".into(), of("scheduler.amazonaws.com"));
     assert_eq!(trusted, expected);
+}
+
+/// What a machine does without a function between.
+fn beside_functions(machine: &str) -> Vec<Value> {
+    match machine {
+        // An execution for each incident, and nothing else.
+        "emergency" => vec![json!({
+            "Sid": "StartIncidents", "Effect": "Allow", "Action": "states:StartExecution",
+            "Resource": { "!Ref": "IncidentMachine" },
+        })],
+        // A rotation for each item of a batch. The items are read from the bucket, and each is an execution of the
+        // machine itself.
+        "fleet" => {
+            let own = |kind: &str, more: &str| {
+                let account = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}";
+                json!({ "!Sub": format!("{account}:{kind}:keywheel-${{Stage}}-fleet{more}") })
+            };
+            vec![
+                json!({
+                    "Sid": "StartRotations", "Effect": "Allow", "Action": "states:StartExecution",
+                    "Resource": { "!Ref": "RotationMachine" },
+                }),
+                json!({
+                    "Sid": "ReadBatches", "Effect": "Allow", "Action": "s3:GetObject",
+                    "Resource": { "!Sub": "${Bucket.Arn}/campaigns/*" },
+                }),
+                json!({
+                    "Sid": "StartItems", "Effect": "Allow", "Action": "states:StartExecution",
+                    "Resource": own("stateMachine", ""),
+                }),
+                json!({
+                    "Sid": "FollowItems", "Effect": "Allow",
+                    "Action": ["states:DescribeExecution", "states:StopExecution"],
+                    "Resource": [own("execution", ":*"), own("execution", "/*:*")],
+                }),
+            ]
+        }
+        _ => Vec::new(),
+    }
 }
 
 #[test]
@@ -258,14 +306,10 @@ fn a_machine_may_call_the_functions_of_its_states_by_alias_and_trace() {
     for name in MACHINES {
         let called: BTreeSet<String> = called(&machine(name));
         let mut granted = statements(&template["Resources"][machine_resource(name) + "Role"]);
-        // The emergency starts an execution for each incident, and nothing else.
-        let starts = json!({
-            "Sid": "StartIncidents", "Effect": "Allow", "Action": "states:StartExecution",
-            "Resource": { "!Ref": "IncidentMachine" },
-        });
+        let own = beside_functions(name);
         let before = granted.len();
-        granted.retain(|statement| *statement != starts);
-        assert_eq!(before - granted.len(), usize::from(name == "emergency"), "{name}");
+        granted.retain(|statement| !own.contains(statement));
+        assert_eq!(before - granted.len(), own.len(), "{name}");
         let [call, trace] = &granted[..] else { panic!("{name}'s role has other statements than two") };
         assert_eq!(call["Action"], "lambda:InvokeFunction");
         let granted: Vec<String> = call["Resource"]
@@ -397,6 +441,56 @@ fn rules_and_alarms_reach_the_topic_and_the_dead_letters_and_nothing_else() {
 }
 
 #[test]
+fn a_schedule_starts_campaigns_and_keeps_what_it_could_not_start() {
+    let template = template();
+    let dead_letters = json!({ "!GetAtt": "DeadLetters.Arn" });
+    let role = &template["Resources"]["StartFleetRole"];
+    // The queue's own policy lets rules in; a schedule sends with its role.
+    let granted = json!([
+        { "Sid": "StartFleet", "Effect": "Allow", "Action": "states:StartExecution",
+          "Resource": { "!Ref": "FleetMachine" } },
+        { "Sid": "KeepDeadLetters", "Effect": "Allow", "Action": "sqs:SendMessage", "Resource": dead_letters },
+    ]);
+    assert_eq!(Value::from(statements(role)), granted);
+    let schedule = &template["Resources"]["StartFleet"];
+    let target = &schedule["Properties"]["Target"];
+    assert_eq!(target["Arn"], json!({ "!Ref": "FleetMachine" }));
+    assert_eq!(target["RoleArn"], json!({ "!GetAtt": "StartFleetRole.Arn" }));
+    assert_eq!(target["DeadLetterConfig"]["Arn"], dead_letters);
+    assert!(target["RetryPolicy"]["MaximumRetryAttempts"].as_u64() > Some(0));
+    // Without an expression there is neither.
+    let given = json!({ "!Not": [{ "!Equals": [{ "!Ref": "FleetSchedule" }, ""] }] });
+    assert_eq!(template["Conditions"]["HasFleetSchedule"], given);
+    for one in [schedule, role] {
+        assert_eq!(one["Condition"], "HasFleetSchedule");
+    }
+}
+
+#[test]
+fn what_is_kept_in_the_bucket_has_its_readers_and_writers_and_no_others() {
+    let template = template();
+    let mut found = BTreeSet::new();
+    for (name, (_, role)) in roles(&template) {
+        for statement in of_service(role, "s3:") {
+            let place = &statement["Resource"];
+            let place = place["!Sub"].as_str().or(place["!GetAtt"].as_str()).unwrap().to_owned();
+            let actions = list(&statement["Action"]);
+            found.extend(actions.into_iter().map(|action| format!("{name} {action} {place}")));
+        }
+    }
+    let expected = [
+        "investigate s3:PutObject ${Bucket.Arn}/incidents/*",
+        "review s3:GetObject ${Bucket.Arn}/campaigns/*",
+        "review s3:PutObject ${Bucket.Arn}/campaigns/*",
+        "scan s3:GetObject ${Bucket.Arn}/policy/fleet.json",
+        "scan s3:GetObjectVersion ${Bucket.Arn}/policy/fleet.json",
+        "scan s3:ListBucket Bucket.Arn",
+        "scan s3:PutObject ${Bucket.Arn}/campaigns/*",
+    ];
+    assert_eq!(found, expected.map(str::to_owned).into());
+}
+
+#[test]
 fn every_region_forwards_what_the_hub_takes_up_and_nothing_else() {
     let rules = |template: &Value| -> BTreeMap<String, Value> {
         let resources = template["Resources"].as_object().unwrap().iter();
@@ -462,6 +556,12 @@ fn what_slack_does_not_take_is_tried_for_a_day_and_then_kept() {
     // What ended before it could speak is heard by whoever reads the topic, and by Slack as well.
     let badly = |name: &str| template["Resources"][name]["Properties"]["EventPattern"].clone();
     assert_eq!(badly("SlackEndedBadlyRule"), badly("RunEndedBadlyRule"));
+    // Of whatever machine.
+    let told = badly("RunEndedBadlyRule")["detail"]["stateMachineArn"].clone();
+    let told: BTreeSet<&str> =
+        told.as_array().unwrap().iter().filter_map(|one| one["!Ref"].as_str()).collect();
+    let machines = MACHINES.map(machine_resource);
+    assert_eq!(told, machines.iter().map(String::as_str).collect());
     // The stages of a run that goes well, which the rule leaves out, are kinds of notices.
     let quiet = rule["EventPattern"]["detail"]["kind"][0]["anything-but"].as_array().unwrap();
     for kind in quiet {

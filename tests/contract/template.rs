@@ -52,10 +52,14 @@ fn every_substitution_of_a_machine_is_given_and_leads_to_its_function() {
         for (name, target) in given {
             let resource = name.strip_suffix("Arn").unwrap();
             match resource {
-                "IncidentMachine" => assert_eq!(target["!Ref"], resource),
-                "StartExecution" => {
-                    let service = "arn:${AWS::Partition}:states:::states:startExecution";
-                    assert_eq!(target["!Sub"], service);
+                "IncidentMachine" | "RotationMachine" => assert_eq!(target["!Ref"], resource),
+                "StartExecution" | "StartExecutionAndWait" | "GetObject" => {
+                    let service = match resource {
+                        "StartExecution" => "states:startExecution",
+                        "StartExecutionAndWait" => "states:startExecution.waitForTaskToken",
+                        _ => "s3:getObject",
+                    };
+                    assert_eq!(target["!Sub"], format!("arn:${{AWS::Partition}}:states:::{service}"));
                 }
                 // By alias: an execution outlives a deployment, and a deployment can be turned back.
                 function => assert_eq!(target["!Ref"], format!("{function}.Alias")),
@@ -169,7 +173,7 @@ fn every_count_of_something_that_went_wrong_has_an_alarm() {
 
 /// Step Functions itself writes these metrics.
 #[test]
-fn every_end_that_an_emergency_does_not_choose_has_an_alarm() {
+fn every_end_that_a_machine_does_not_choose_has_an_alarm() {
     let template = template();
     let resources = template["Resources"].as_object().unwrap().values();
     let watched: BTreeSet<(&str, &str)> = resources
@@ -180,11 +184,43 @@ fn every_end_that_an_emergency_does_not_choose_has_an_alarm() {
             Some((alarm["Dimensions"][0]["Value"]["!Ref"].as_str()?, alarm["MetricName"].as_str()?))
         })
         .collect();
-    for machine in ["emergency", "incident"].map(machine_resource) {
-        for metric in ["ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"] {
+    for name in MACHINES {
+        let machine = machine_resource(name);
+        // A rotation or a campaign that a person stops is that person's choice, and is told.
+        let aborted = ["emergency", "incident"].contains(&name).then_some("ExecutionsAborted");
+        for metric in ["ExecutionsFailed", "ExecutionsTimedOut"].into_iter().chain(aborted) {
             assert!(watched.contains(&(machine.as_str(), metric)), "nobody watches {metric} of {machine}");
         }
     }
+}
+
+#[test]
+fn a_campaign_that_stops_has_an_alarm() {
+    let template = template();
+    let alarm = &template["Resources"]["FleetStoppedAlarm"]["Properties"];
+    assert_eq!(alarm["MetricName"], "RunEnded");
+    assert_eq!(alarm["Dimensions"][1]["Value"], keywheel::campaign::Outcome::Stopped.name());
+}
+
+#[test]
+fn the_schedule_starts_a_campaign_as_the_sample_says() {
+    let template = template();
+    let schedule = &template["Resources"]["StartFleet"]["Properties"];
+    let input: Value = serde_json::from_str(schedule["Target"]["Input"].as_str().unwrap()).unwrap();
+    let sample: Value = serde_json::from_str(&text("events/fleet.json")).unwrap();
+    assert_eq!(input, sample);
+    assert_eq!(schedule["ScheduleExpression"]["!Ref"], "FleetSchedule");
+    assert_eq!(schedule["FlexibleTimeWindow"]["Mode"], "OFF");
+}
+
+/// The command looks it up there.
+#[test]
+fn the_bucket_is_named_in_a_parameter_of_its_stage() {
+    let template = template();
+    let parameter = &template["Resources"]["BucketParameter"]["Properties"];
+    assert_eq!(parameter["Name"]["!Sub"], "/keywheel/${Stage}/bucket");
+    assert_eq!(parameter["Type"], "String");
+    assert_eq!(parameter["Value"]["!Ref"], "Bucket");
 }
 
 #[test]

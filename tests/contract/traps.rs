@@ -69,7 +69,20 @@ const TRAPS: [(u8, &str, Shown); 33] = [
             ("tests/contract.rs", "every_state_is_reached_and_every_edge_leads_somewhere"),
         ]),
     ),
-    (7, "the report's slots are joined to keys by their order", NotYet("scan reads the credential report")),
+    (
+        7,
+        "the report's slots are joined to keys by their order",
+        By(&[
+            (
+                "tests/fleet.rs",
+                "of_250_users_exactly_the_due_are_planned_and_their_runs_do_what_the_plan_says",
+            ),
+            (
+                "functions/keywheel/src/decide/due/tests.rs",
+                "what_a_run_would_find_decides_and_not_the_report",
+            ),
+        ]),
+    ),
     (
         8,
         "the loser of two runs clears what the winner made",

@@ -168,6 +168,23 @@ impl Cloud {
         String::from_utf8(reply.body.collect().await.unwrap().to_vec()).unwrap()
     }
 
+    /// Writes an object into the installation's bucket; its version.
+    pub(crate) async fn put_object(&self, key: &str, text: &str) -> String {
+        let ssm = aws_sdk_ssm::Client::new(&self.config);
+        let bucket =
+            ssm.get_parameter().name(format!("/keywheel/{}/bucket", self.stage)).send().await.unwrap();
+        let bucket = bucket.parameter().and_then(|parameter| parameter.value()).unwrap().to_owned();
+        let store = aws_sdk_s3::Client::new(&self.config);
+        let body = aws_sdk_s3::primitives::ByteStream::from(text.as_bytes().to_vec());
+        let put = store.put_object().bucket(bucket).key(key).body(body).send().await.unwrap();
+        put.version_id().unwrap().to_owned()
+    }
+
+    /// Says that keys are so many days old.
+    pub(crate) async fn age(&self, days: &Value) {
+        self.post("/_keywheel/ages", days).await;
+    }
+
     /// The region that everything is in.
     pub(crate) fn region(&self) -> String {
         self.config.region().unwrap().to_string()

@@ -2,9 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::pin::Pin;
-use std::task::Poll;
 
 use keywheel::incident::{Record, RecordState};
 use keywheel::notice::NoticeKind;
@@ -12,6 +9,7 @@ use keywheel::rotation::Outcome;
 use keywheel::{Alert, Incident, RunId};
 use serde_json::{Value, json};
 
+use crate::beside::{Walking, walk_all};
 use crate::fake::{Maker, User, random_secret};
 use crate::functions::STAGE;
 use crate::invariants;
@@ -163,7 +161,6 @@ enum Going {
     Rotation(Box<Run>),
 }
 
-type Walking<'a> = Pin<Box<dyn Future<Output = Going> + 'a>>;
 type Door<'a> = &'a dyn Fn(&str, &str, &Value) -> Control;
 
 impl World {
@@ -189,33 +186,15 @@ impl World {
         let at_door = RefCell::new(at_door);
         let door =
             |machine: &str, state: &str, document: &Value| (at_door.borrow_mut())(machine, state, document);
+        let door: Door<'_> = &door;
         let arn = self.fake.state().machine("emergency").replacen(":stateMachine:", ":execution:", 1);
         let arn = format!("{arn}:{}", RunId::random());
-        let mut going: Vec<(Walking<'_>, Option<Going>)> = vec![(self.walking(arn, event, &door), None)];
-        std::future::poll_fn(|cx| {
-            loop {
-                for (walk, ended) in going.iter_mut().filter(|(_, ended)| ended.is_none()) {
-                    if let Poll::Ready(end) = walk.as_mut().poll(cx) {
-                        *ended = Some(end);
-                    }
-                }
-                let fresh = std::mem::take(&mut self.fake.state().to_walk);
-                if fresh.is_empty() {
-                    break;
-                }
-                for arn in fresh {
-                    let input = self.fake.state().executions[&arn].input.clone();
-                    let input = serde_json::from_str(&input).unwrap();
-                    going.push((self.walking(arn, input, &door), None));
-                }
-            }
-            if going.iter().any(|(_, ended)| ended.is_none()) { Poll::Pending } else { Poll::Ready(()) }
-        })
-        .await;
-        self.told(going.into_iter().filter_map(|(_, ended)| ended).collect())
+        let first = vec![self.walking(arn, event, door)];
+        let ended = walk_all(&self.fake, first, |arn, input| self.walking(arn, input, door)).await;
+        self.told(ended)
     }
 
-    fn walking<'a>(&'a self, arn: String, input: Value, door: Door<'a>) -> Walking<'a> {
+    fn walking<'a>(&'a self, arn: String, input: Value, door: Door<'a>) -> Walking<'a, Going> {
         Box::pin(async move {
             let machine = ["emergency", "incident", "rotation"];
             let machine = machine.into_iter().find(|name| arn.contains(&format!("-{name}:"))).unwrap();

@@ -15,7 +15,9 @@ use look::Look;
 use notify::{Channels, Notify};
 use promote_key::PromoteKey;
 use replace::Replace;
+use review::Review;
 use roll_back::RollBack;
+use scan::Scan;
 use serde_json::{Value, json};
 use tokio::sync::Notify as Signal;
 use triage::Triage;
@@ -25,7 +27,7 @@ use watch::Watch;
 use crate::fake::{Fake, INVOCATION, Invocation};
 
 /// Every function that the machines call.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 16] = [
     Look::NAME,
     CreateKey::NAME,
     ValidateKey::NAME,
@@ -40,6 +42,8 @@ pub const NAMES: [&str; 14] = [
     DenySessions::NAME,
     Replace::NAME,
     Investigate::NAME,
+    Scan::NAME,
+    Review::NAME,
 ];
 
 /// The stage that the tests run in.
@@ -154,6 +158,11 @@ impl Functions {
             Investigate::NAME => {
                 let members = self.members(MEMBER_READS);
                 serve::invoke(&Investigate::new(config, members, BUCKET.into()), payload, ctx).await
+            }
+            Scan::NAME => serve::invoke(&Scan::new(config, BUCKET.into()), payload, ctx).await,
+            Review::NAME => {
+                let rotation = self.fake.state().machine("rotation");
+                serve::invoke(&Review::new(config, rotation, BUCKET.into()), payload, ctx).await
             }
             _ => panic!("no function is named {name}"),
         }

@@ -14,8 +14,11 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub mod alarm;
+mod beside;
 pub mod broken;
+pub mod campaign;
 pub mod consumer;
+pub mod estate;
 pub mod fake;
 pub mod faults;
 pub mod figures;

@@ -44,6 +44,8 @@ impl Logs {
                     "deny_sessions",
                     "replace",
                     "watch",
+                    "scan",
+                    "review",
                 ])
                 .map(|name| (name, LevelFilter::TRACE));
         let filter = Targets::new().with_default(LevelFilter::WARN).with_targets(ours);

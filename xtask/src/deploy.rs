@@ -27,6 +27,8 @@ const EXTERNAL_ID: &str = "the-local-clouds-own";
 pub(crate) struct Outputs {
     /// The rotation machine.
     pub(crate) rotation: String,
+    /// The machine that rotates all keys that are due.
+    pub(crate) fleet: String,
     /// The machine that events about leaks start.
     pub(crate) emergency: String,
     /// The machine of one leaked credential.
@@ -133,6 +135,7 @@ fn read(outputs: &Value) -> Result<Outputs> {
     let get = |name: &str| output_of(outputs, name);
     Ok(Outputs {
         rotation: get("RotationArn")?,
+        fleet: get("FleetArn")?,
         emergency: get("EmergencyArn")?,
         incident: get("IncidentArn")?,
         leaks: get("LeakBusName")?,
@@ -142,13 +145,14 @@ fn read(outputs: &Value) -> Result<Outputs> {
 }
 
 /// What a shell, or a test, needs to know to speak to the installation.
-pub(crate) fn variables(cloud: &Cloud, outputs: &Outputs) -> [(&'static str, String); 13] {
+pub(crate) fn variables(cloud: &Cloud, outputs: &Outputs) -> [(&'static str, String); 14] {
     [
         ("AWS_ENDPOINT_URL", cloud.url.clone()),
         ("AWS_REGION", REGION.into()),
         ("AWS_ACCESS_KEY_ID", ROOT_KEY.into()),
         ("AWS_SECRET_ACCESS_KEY", ROOT_KEY.into()),
         ("KEYWHEEL_ROTATION_ARN", outputs.rotation.clone()),
+        ("KEYWHEEL_FLEET_ARN", outputs.fleet.clone()),
         ("KEYWHEEL_EMERGENCY_ARN", outputs.emergency.clone()),
         ("KEYWHEEL_INCIDENT_ARN", outputs.incident.clone()),
         ("KEYWHEEL_LEAK_BUS", outputs.leaks.clone()),
@@ -168,13 +172,14 @@ mod tests {
     #[test]
     fn outputs_are_read_in_both_forms_and_missed_by_name() {
         let map = json!({
-            "RotationArn": "r", "EmergencyArn": "e", "IncidentArn": "i", "LeakBusName": "l", "BusName": "b",
-            "TopicArn": "t",
+            "RotationArn": "r", "FleetArn": "f", "EmergencyArn": "e", "IncidentArn": "i", "LeakBusName": "l",
+            "BusName": "b", "TopicArn": "t",
         });
         let row = |(key, value): (&String, &Value)| json!({"OutputKey": key, "OutputValue": value});
         let list: Value = map.as_object().unwrap().iter().rev().map(row).collect();
         let expected = Outputs {
             rotation: "r".into(),
+            fleet: "f".into(),
             emergency: "e".into(),
             incident: "i".into(),
             leaks: "l".into(),

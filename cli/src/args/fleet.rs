@@ -12,6 +12,7 @@ Examples:
   keywheel plan                          with the careful defaults: keys of 90 days are due
   keywheel plan --policy fleet.yaml      by the rules of a policy
   keywheel plan --policy fleet.yaml --all
+  keywheel plan --pushed                 by the policy that campaigns follow
   keywheel plan --json | jq -r 'select(.action == \"rotate\").user'
 
 Nothing is changed: IAM's credential report and the tagged secrets are read, and the users whose key may be due. With
@@ -21,6 +22,9 @@ pub(crate) struct PlanArgs {
     /// A file with the fleet's policy, in YAML or JSON; - for standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+    /// Take the policy that was pushed
+    #[arg(long, conflicts_with = "policy")]
+    pub(crate) pushed: bool,
     /// List the users that are left alone as well
     #[arg(long)]
     pub(crate) all: bool,
@@ -47,6 +51,10 @@ pub(crate) const SAMPLE: &str =
 Examples:
   keywheel policy check fleet.yaml
   keywheel policy explain --user svc-mail --policy fleet.yaml
+  keywheel policy push fleet.yaml        shows what changes for whom, asks, and writes it into the bucket
+
+Campaigns follow the policy that was pushed last. A policy with a mistake is not pushed. To see what one would
+change, leave --yes away and answer no.
 
 A policy, of which every part may be left out:
 {SAMPLE}")))]
@@ -71,5 +79,75 @@ pub(crate) enum PolicyAction {
         /// A file with the policy; without it the careful defaults hold
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
+        /// Take the policy that was pushed
+        #[arg(long, conflicts_with = "policy")]
+        pushed: bool,
     },
+    /// Show what a policy changes for whom, and make it the one that campaigns follow
+    Push {
+        /// A file with the policy, in YAML or JSON; - for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = after("\
+Examples:
+  keywheel fleet run                     rotate all keys that are due by the pushed policy, and follow
+  keywheel fleet run --dry-run           make the plan and end
+  keywheel fleet run --secret app/mail --secret app/search
+  keywheel fleet status                  the campaigns that Step Functions remembers: 90 days
+  keywheel fleet status 0b5b3c52-6d3e-4b6e-9d5c-0d9f5a3a7f10
+  keywheel fleet stop
+
+A campaign makes its plan, then starts the rotations batch by batch, one wave after the other. It stops where more
+of a wave fail than the policy's failure_tolerance_percent. Only one runs at a time. A schedule starts one as well.
+Ending the command with Ctrl-C never ends a campaign."))]
+pub(crate) struct FleetArgs {
+    #[command(subcommand)]
+    pub(crate) action: FleetAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FleetAction {
+    /// Start a campaign and follow it to its end
+    Run(FleetRun),
+    /// Show campaigns, or one of them
+    Status {
+        /// The campaign's id; without it, the newest are listed
+        #[arg(value_name = "ID")]
+        id: Option<String>,
+        /// List all that are remembered
+        #[arg(long, conflicts_with = "id")]
+        all: bool,
+    },
+    /// Stop a campaign; the rotations that it has started go on
+    Stop {
+        /// The campaign's id; without it, the one that runs
+        #[arg(value_name = "ID")]
+        id: Option<String>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FleetRun {
+    /// A managed secret to be rotated whatever its key's age, by name or ARN; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) secret: Vec<String>,
+    /// Make the plan and say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The version of the pushed policy; the newest unless given
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) policy_version: Option<String>,
+    /// Do not follow it
+    #[arg(long)]
+    pub(crate) detach: bool,
 }

@@ -11,7 +11,7 @@ use keywheel::switch::Mode;
 use crate::error::{EXIT_CODES, Trouble};
 #[cfg(test)]
 pub(crate) use fleet::SAMPLE;
-pub(crate) use fleet::{PlanArgs, PolicyAction, PolicyArgs};
+pub(crate) use fleet::{FleetAction, FleetArgs, FleetRun, PlanArgs, PolicyAction, PolicyArgs};
 pub(crate) use leaks::{ContainmentArgs, Drill, EmergencyAction, EmergencyArgs, IncidentArgs, Revoke};
 
 /// Rotates AWS IAM access keys without downtime.
@@ -35,6 +35,7 @@ Examples:
   keywheel rotate --user svc-mail --wait            make a new key and follow the run
   keywheel rollback --user svc-mail                 bring the old key back
   keywheel plan                                     which keys are due, and why
+  keywheel fleet run                                rotate all that are due, wave by wave
   keywheel resume --user svc-mail --wait 3d         give late users of the old key three more days
   keywheel revoke AKIAIOSFODNN7EXAMPLE --wait       a key has leaked: make it Inactive now
   keywheel incident                                 the keys that have leaked, and what was done
@@ -83,8 +84,10 @@ pub(crate) enum Command {
     Emergency(EmergencyArgs),
     /// Show which keys are due, and what a run over all of them would do
     Plan(PlanArgs),
-    /// Check the fleet's policy, or explain what it says about a user
+    /// Check the fleet's policy, explain what it says about a user, or push it
     Policy(PolicyArgs),
+    /// Rotate all keys that are due: start a campaign, watch it, stop it
+    Fleet(FleetArgs),
     /// Show which sources of leaks can reach this installation, and what keeps the others from it
     #[command(after_help = after(leaks::DOCTOR))]
     Doctor,
@@ -352,6 +355,40 @@ mod tests {
         assert!(parse("resume --user a --wait 1d --keep-old").is_err());
         assert!(parse("resume --user a --wait 1d").is_ok());
         assert!(parse("resume --user a --keep-old --follow").is_err());
+    }
+
+    #[test]
+    fn a_plan_goes_by_one_policy() {
+        assert!(parse("plan").is_ok() && parse("plan --pushed --all").is_ok());
+        assert!(parse("plan --pushed --policy fleet.yaml").is_err());
+        assert!(parse("policy explain --user a --pushed").is_ok());
+        assert!(parse("policy explain --user a --pushed --policy fleet.yaml").is_err());
+        assert!(parse("policy push").is_err());
+        let Command::Policy(args) = parse("policy push fleet.yaml --yes").unwrap().command else {
+            panic!("not policy");
+        };
+        assert!(matches!(args.action, PolicyAction::Push { yes: true, .. }));
+    }
+
+    #[test]
+    fn a_campaign_is_over_all_that_is_due_or_over_the_secrets_that_are_named() {
+        let run = |line: &str| match parse(line).unwrap().command {
+            Command::Fleet(FleetArgs { action: FleetAction::Run(run) }) => run,
+            other => panic!("{other:?}"),
+        };
+        let all = run("fleet run");
+        assert!(all.secret.is_empty() && !all.dry_run && !all.detach && all.policy_version.is_none());
+        let some = run("fleet run --secret a --secret b --dry-run --policy-version v1 --detach");
+        assert_eq!((some.secret, some.policy_version), (vec!["a".into(), "b".into()], Some("v1".into())));
+        assert!(some.dry_run && some.detach);
+        for right in
+            ["fleet status", "fleet status --all", "fleet status 0b5b", "fleet stop", "fleet stop 0b5b -y"]
+        {
+            assert!(parse(right).is_ok(), "{right}");
+        }
+        for wrong in ["fleet", "fleet run svc-mail", "fleet status 0b5b --all", "fleet stop a b"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

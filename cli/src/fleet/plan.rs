@@ -18,7 +18,7 @@ use crate::rotate::caution;
 /// Reads, plans, and shows the plan.
 pub(super) async fn run(place: &Place, out: &Out, policy: &FleetPolicy, all: bool) -> Result<Exit> {
     caution(place, out, false).await;
-    let regions = if policy.regions.is_empty() { vec![place.region.clone()] } else { policy.regions.clone() };
+    let regions = regions(place, policy);
     let estate = facts::estate::read(place.config(), &place.account, &regions, &Clock::System).await?;
     let now = Timestamp::now();
     let looks = facts::estate::look(place.config(), due::to_look_at(policy, &estate, now)).await;
@@ -26,6 +26,11 @@ pub(super) async fn run(place: &Place, out: &Out, policy: &FleetPolicy, all: boo
     show(out, &estate, &plan, all);
     let unread = plan.lines.iter().any(Line::is_unread);
     Ok(if unread { Exit::Refused } else { Exit::Done })
+}
+
+/// Where secrets are looked for.
+pub(super) fn regions(place: &Place, policy: &FleetPolicy) -> Vec<String> {
+    if policy.regions.is_empty() { vec![place.region.clone()] } else { policy.regions.clone() }
 }
 
 fn show(out: &Out, estate: &Estate, plan: &Plan, all: bool) {

@@ -107,3 +107,54 @@ async fn a_policy_with_a_mistake_plans_nothing_and_a_rule_explains_itself() {
     assert_eq!((told.code, &told.json["rule"]), (Some(0), &json!("defaults")), "{}", told.text);
     assert_eq!(told.json["terms"]["max_age"], "90days");
 }
+
+#[tokio::test]
+async fn the_fleet_follows_the_policy_that_was_pushed() {
+    let Some(cloud) = Cloud::here() else { return };
+    let (user, key) = cloud.managed("drive").await;
+    let (other, untouched) = cloud.managed("drive").await;
+    let file = std::env::temp_dir().join(format!("{user}.json"));
+    let path = file.to_str().unwrap();
+    let write = |policy: &Value| std::fs::write(&file, policy.to_string()).unwrap();
+
+    // Without a person's word nothing is written, and a policy with a mistake never is.
+    let policy =
+        json!({ "rules": [{ "name": "drive", "match": { "user": "cli-drive-*" }, "set": { "wave": 3 } }] });
+    write(&policy);
+    assert_eq!(keywheel(&["policy", "push", path]).code, Some(1));
+    write(&json!({ "defaults": { "max_age": "3d" } }));
+    assert_eq!(keywheel(&["policy", "push", path, "--yes"]).code, Some(1));
+    assert!(
+        keywheel(&["policy", "explain", "--user", &user, "--pushed"]).code != Some(0),
+        "nothing is pushed"
+    );
+    write(&policy);
+    let pushed = keywheel(&["policy", "push", path, "--yes"]);
+    assert_eq!((pushed.code, &pushed.json["pushed"]), (Some(0), &json!(true)), "{}", pushed.text);
+    let again = keywheel(&["policy", "push", path, "--yes"]);
+    assert_eq!((again.code, &again.json["pushed"]), (Some(0), &json!(false)), "{}", again.text);
+    let told = keywheel(&["policy", "explain", "--user", &user, "--pushed"]);
+    assert_eq!(
+        (&told.json["rule"], &told.json["terms"]["wave"]),
+        (&json!("drive"), &json!(3)),
+        "{}",
+        told.text
+    );
+    std::fs::remove_file(&file).unwrap();
+
+    // Neither is due. What a person names is rotated all the same, and nothing else.
+    let planned = keywheel(&["fleet", "run", "--dry-run"]);
+    assert_eq!(planned.code, Some(0), "{}", planned.text);
+    assert!(planned.text.contains("Planned"), "{}", planned.text);
+    assert_eq!(cloud.current(&user).await, key);
+    let (secret, none) = (format!("cli/{user}"), format!("cli/{user}-none"));
+    let ran = keywheel(&["fleet", "run", "--secret", &secret, "--secret", &none]);
+    assert_eq!(ran.code, Some(6), "half of it failed: {}", ran.text);
+    assert!(ran.text.contains("TooManyFailed") && ran.text.contains(&none), "{}", ran.text);
+    assert!(cloud.current(&user).await != key);
+    assert_eq!(cloud.current(&other).await, untouched);
+    let status = keywheel(&["fleet", "status"]);
+    assert!(status.code == Some(0) && status.text.contains("Stopped"), "{}", status.text);
+    let stop = keywheel(&["fleet", "stop", "--yes"]);
+    assert!(stop.code != Some(0), "no campaign runs: {}", stop.text);
+}

@@ -6,6 +6,15 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_types::SdkConfig;
 use keywheel::StepError;
 
+/// An object's text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The text.
+    pub text: String,
+    /// The version that it is; `None` where the bucket keeps none.
+    pub version: Option<String>,
+}
+
 /// The bucket.
 pub struct Bucket {
     client: Client,
@@ -27,10 +36,38 @@ impl Bucket {
         format!("s3://{}/{key}", self.name)
     }
 
-    /// Writes an object.
-    pub async fn write(&self, key: &str, media_type: &str, text: String) -> Result<(), StepError> {
+    /// An object, or one version of it; `None` where there is none. Whoever may not list the bucket is refused instead.
+    pub async fn read(&self, key: &str, version: Option<&str>) -> Result<Option<Stored>, StepError> {
+        let call = self.client.get_object().bucket(&self.name).key(key);
+        let reply = match call.set_version_id(version.map(str::to_owned)).send().await {
+            Ok(reply) => reply,
+            Err(error) => {
+                let error = StepError::from_sdk("s3:GetObject", &error);
+                // What no version can be called is the last.
+                let none = error.is_refused(&["NoSuchKey", "NoSuchVersion", "InvalidArgument"]);
+                return if none { Ok(None) } else { Err(error) };
+            }
+        };
+        let version = reply.version_id().filter(|version| *version != "null").map(str::to_owned);
+        let text =
+            reply.body.collect().await.map_err(|error| {
+                StepError::NotYetVisible(format!("{} broke off: {error}", self.address(key)))
+            })?;
+        let text = String::from_utf8(text.to_vec())
+            .map_err(|_| StepError::Conflict(format!("{} is no text", self.address(key))))?;
+        Ok(Some(Stored { text, version }))
+    }
+
+    /// Writes an object; its new version, where the bucket keeps versions.
+    pub async fn write(
+        &self,
+        key: &str,
+        media_type: &str,
+        text: String,
+    ) -> Result<Option<String>, StepError> {
         let call = self.client.put_object().bucket(&self.name).key(key).content_type(media_type);
         let sent = call.body(ByteStream::from(text.into_bytes())).send().await;
-        sent.map(|_| ()).map_err(|error| StepError::from_sdk("s3:PutObject", &error))
+        let reply = sent.map_err(|error| StepError::from_sdk("s3:PutObject", &error))?;
+        Ok(reply.version_id().map(str::to_owned))
     }
 }

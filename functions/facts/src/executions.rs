@@ -128,6 +128,33 @@ pub async fn has_ended(sfn: &Client, execution: &str, run: RunId) -> Result<bool
     }
 }
 
+/// The ARN of an execution of a machine.
+pub fn of_machine(machine: &str, run: RunId) -> String {
+    format!("{}:{run}", machine.replacen(":stateMachine:", ":execution:", 1))
+}
+
+/// The machine that an execution is one of.
+pub fn machine(execution: &str) -> Option<String> {
+    let (machine, _) = execution.rsplit_once(':')?;
+    Some(machine.replacen(":execution:", ":stateMachine:", 1))
+}
+
+/// The other executions of the same machine that run, each with the time of its start.
+pub async fn beside(sfn: &Client, execution: &str) -> Result<Vec<(String, Timestamp)>, StepError> {
+    let Some(machine) = machine(execution) else { return Ok(Vec::new()) };
+    let call = sfn.list_executions().state_machine_arn(machine).status_filter(ExecutionStatus::Running);
+    let mut pages = call.into_paginator().send();
+    let mut others = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| StepError::from_sdk("states:ListExecutions", &error))?;
+        for row in page.executions().iter().filter(|row| row.execution_arn() != execution) {
+            let started = timestamp(row.start_date()).unwrap_or(Timestamp::MIN);
+            others.push((row.execution_arn().to_owned(), started));
+        }
+    }
+    Ok(others)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,6 +32,8 @@ pub struct Secret {
     pub primary_region: Option<String>,
     /// The user that its tag names.
     pub user: Option<String>,
+    /// All its tags.
+    pub tags: BTreeMap<String, String>,
     /// Its versions with their labels.
     pub versions: BTreeMap<String, Vec<String>>,
 }
@@ -80,17 +82,16 @@ pub async fn describe(client: &Client, id: &str) -> Result<Secret, StepError> {
     let arn = reply.arn().unwrap_or_default();
     let arn: SecretArn =
         arn.parse().map_err(|error| StepError::Conflict(format!("DescribeSecret: {error}")))?;
+    let tag =
+        |tag: &aws_sdk_secretsmanager::types::Tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned()));
+    let tags: BTreeMap<String, String> = reply.tags().iter().filter_map(tag).collect();
     let primary = reply.primary_region().map(str::to_owned).filter(|region| region != arn.region());
     Ok(Secret {
         name: reply.name().unwrap_or_default().to_owned(),
         deleted: reply.deleted_date().is_some(),
         primary_region: primary,
-        user: reply
-            .tags()
-            .iter()
-            .find(|tag| tag.key() == Some(TAG_USER))
-            .and_then(|tag| tag.value())
-            .map(str::to_owned),
+        user: tags.get(TAG_USER).cloned(),
+        tags,
         versions: reply
             .version_ids_to_stages()
             .map(|map| map.clone().into_iter().collect())

@@ -158,7 +158,7 @@ async fn keep(doc: &mut Incident, bucket: &Bucket) {
     let text = serde_json::to_string_pretty(&doc).unwrap_or_default();
     // The page first: the document names it.
     let kept = match bucket.write(&page, "text/html; charset=utf-8", keywheel::incident::page(doc)).await {
-        Ok(()) => bucket.write(&document, "application/json", text).await,
+        Ok(_) => bucket.write(&document, "application/json", text).await,
         Err(error) => Err(error),
     };
     if let Err(error) = kept {

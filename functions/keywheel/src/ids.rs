@@ -165,6 +165,12 @@ impl RunId {
         self.0.get_version_num() == 8
     }
 
+    /// The id of the run that this campaign starts for a secret: the same however often it is asked for.
+    #[must_use]
+    pub fn child(self, secret: &str) -> Self {
+        Self(Uuid::new_v5(&self.0, secret.as_bytes()))
+    }
+
     /// A number below `below` that is as good as drawn, and the same whenever it is asked for.
     pub fn spread(self, below: u8) -> u8 {
         self.0.as_bytes()[15] % below.max(1)

@@ -5,6 +5,7 @@
 //! No service client is linked, so that a function carries only the clients it uses.
 
 pub mod aws;
+pub mod campaign;
 pub mod clock;
 pub mod decide;
 pub mod emergency;
@@ -26,6 +27,7 @@ pub mod step;
 pub mod switch;
 pub mod triage;
 
+pub use campaign::Campaign;
 pub use clock::Clock;
 pub use error::StepError;
 pub use ids::{AccessKeyId, RunId, SecretArn, UserName, VersionId};

@@ -53,6 +53,8 @@ pub enum NoticeKind {
     RoleSessions,
     /// The sessions' deny was taken off.
     SessionsFree,
+    /// What a campaign is about to do.
+    Planned,
     /// An event that changes nothing here, for a person to look at.
     Event,
     /// The run has its outcome.
@@ -82,6 +84,7 @@ impl NoticeKind {
             Self::Investigated => "Investigated",
             Self::RoleSessions => "RoleSessions",
             Self::SessionsFree => "SessionsFree",
+            Self::Planned => "Planned",
             Self::Event => "Event",
             Self::Ended => "Ended",
         }
@@ -132,8 +135,8 @@ pub trait Outbox {
     fn detail(&self, notice: &Notice) -> Value;
     /// The ARNs that the event names as its resources.
     fn resources(&self) -> Vec<String>;
-    /// How it ended, where it has.
-    fn outcome(&self) -> Option<Outcome>;
+    /// The name of its outcome, where it has one.
+    fn outcome(&self) -> Option<&'static str>;
     /// Brings a document that arrives with a caught error to what that error means.
     fn conclude(&mut self, now: Timestamp);
     /// Since when nothing but its notices keeps it alive, and how long they are tried then.
@@ -215,8 +218,8 @@ impl Outbox for Rotation {
         self.secret.iter().map(ToString::to_string).collect()
     }
 
-    fn outcome(&self) -> Option<Outcome> {
-        self.outcome
+    fn outcome(&self) -> Option<&'static str> {
+        self.outcome.map(Outcome::name)
     }
 
     fn conclude(&mut self, now: Timestamp) {

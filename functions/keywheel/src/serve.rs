@@ -40,6 +40,8 @@ pub fn init_tracing() {
             "replace",
             "investigate",
             "watch",
+            "scan",
+            "review",
         ]
         .map(|name| (name, LevelFilter::INFO)),
     );

@@ -15,7 +15,7 @@ use keywheel::clock::{after, wait_time};
 use keywheel::error::Failure;
 use keywheel::notice::{EVENT_SOURCE, Notice, NoticeKind, Outbox};
 use keywheel::rotation::{Delivery, Outcome, Phase};
-use keywheel::{Alert, Context, Incident, Rotation, Step, StepError, aws};
+use keywheel::{Alert, Campaign, Context, Incident, Rotation, Step, StepError, aws};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -57,6 +57,8 @@ pub enum Document {
     Incident(Box<Incident>),
     /// What an event was taken for.
     Alert(Box<Alert>),
+    /// A run over all keys that are due.
+    Campaign(Box<Campaign>),
 }
 
 impl<'de> Deserialize<'de> for Document {
@@ -67,6 +69,8 @@ impl<'de> Deserialize<'de> for Document {
             serde_json::from_value(value).map(Self::Incident)
         } else if value.get("course").is_some() {
             serde_json::from_value(value).map(Self::Alert)
+        } else if value.get("campaign").is_some() {
+            serde_json::from_value(value).map(Self::Campaign)
         } else {
             serde_json::from_value(value).map(Self::Rotation)
         };
@@ -80,6 +84,7 @@ impl Document {
             Self::Rotation(doc) => &mut **doc,
             Self::Incident(doc) => &mut **doc,
             Self::Alert(doc) => &mut **doc,
+            Self::Campaign(doc) => &mut **doc,
         }
     }
 
@@ -193,7 +198,7 @@ impl Notify {
                 .message(message)
                 .message_attributes("id", attribute(&notice.id))
                 .message_attributes("kind", attribute(notice.kind.name()))
-                .message_attributes("outcome", attribute(doc.outcome().map_or("none", Outcome::name)))
+                .message_attributes("outcome", attribute(doc.outcome().unwrap_or("none")))
                 .send()
                 .await;
             match sent {

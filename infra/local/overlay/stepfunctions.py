@@ -9,7 +9,9 @@ machine's TimeoutSeconds ends it as TIMED_OUT (counted on the clock, which the
 wait scale does not touch). A change of the wait scale also reaches the waits
 under way. A wait until a moment lasts until that moment whatever the scale: a
 Lambda that compares clocks would find itself too early. A path that leads nowhere fails the execution instead of standing for
-null, and IsPresent is true of a field that is null.
+null, and IsPresent is true of a field that is null. Each attempt at a task that waits for its answer has a token of its
+own: with the first one's, a start that is repeated would be the start of the same execution again, which has given its
+answer already. A start that is refused has the name that the integration gives it.
 """
 
 import contextvars
@@ -18,7 +20,7 @@ import threading
 import time
 from datetime import datetime, timezone
 
-from ministack.core.responses import json_response
+from ministack.core.responses import json_response, new_uuid
 from ministack.services import stepfunctions as sfn
 
 from overlay import patching
@@ -91,6 +93,23 @@ def _invoke_resource(resource: str, input_data):
     """No further attempt for an execution that was stopped."""
     _check()
     return _original["invoke_resource"](resource, input_data)
+
+
+def _invoke_with_callback(resource: str, input_data, token: str, state_def: dict):
+    """Another token for each attempt; the emulator has one for the whole state."""
+    _check()
+    fresh = new_uuid()
+    renewed = json.loads(json.dumps(input_data).replace(token, fresh))
+    return _original["invoke_with_callback"](resource, renewed, fresh, state_def)
+
+
+def _invoke_nested_start_execution(resource: str, input_data):
+    """`StepFunctions.ExecutionAlreadyExistsException`, where the API says `ExecutionAlreadyExists`."""
+    try:
+        return _original["nested_start"](resource, input_data)
+    except sfn._ExecutionError as error:
+        name = f"StepFunctions.{error.error.removesuffix('Exception')}Exception"
+        raise sfn._ExecutionError(name, error.cause) from None
 
 
 def _run_sub_machine(states: dict, start_at: str, input_data, execution: dict, ctx: dict):
@@ -240,6 +259,8 @@ def apply() -> None:
         ("scaled_sleep", "_scaled_sleep", _scaled_sleep, "5ed19df2efa9"),
         ("sleep_until", "_sleep_until", _sleep_until, "2738e0a4030c"),
         ("invoke_resource", "_invoke_resource", _invoke_resource, "a85d2be9a858"),
+        ("invoke_with_callback", "_invoke_with_callback", _invoke_with_callback, "bbb38423156a"),
+        ("nested_start", "_invoke_nested_start_execution", _invoke_nested_start_execution, "fc2b83eed27a"),
         ("run_sub_machine", "_run_sub_machine", _run_sub_machine, "f8d844168b14"),
         ("run_execution", "_run_execution", _run_execution, "996dff84e0e0"),
         ("fail_execution", "_fail_execution", _fail_execution, "e6da895fa0b7"),

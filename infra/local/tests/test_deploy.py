@@ -235,6 +235,21 @@ Resources:
             found = self.end(execution)
             self.assertEqual(expected, found.get("error"), (states, found.get("cause")))
 
+    def test_a_repeated_start_that_waits_is_another_one_and_is_refused_by_its_name(self):
+        child = self.machine({"StartAt": "Long", "States": {"Long": {"Type": "Wait", "Seconds": 60, "End": True}}})
+        known = "StepFunctions.ExecutionAlreadyExistsException"
+        machine = self.machine({"StartAt": "Start", "States": {
+            "Start": {"Type": "Task", "Resource": "arn:aws:states:::states:startExecution.waitForTaskToken",
+                      "Parameters": {"StateMachineArn": child, "Name": fresh("child"),
+                                     "Input": {"token.$": "$$.Task.Token"}},
+                      "TimeoutSeconds": 1,
+                      "Retry": [{"ErrorEquals": [known], "MaxAttempts": 0},
+                                {"ErrorEquals": ["States.Timeout"], "IntervalSeconds": 1, "MaxAttempts": 1}],
+                      "Catch": [{"ErrorEquals": [known], "Next": "Known"}], "End": True},
+            "Known": {"Type": "Succeed"}}})
+        found = self.end(self.states.start_execution(stateMachineArn=machine)["executionArn"])
+        self.assertEqual("SUCCEEDED", found["status"], found.get("cause"))
+
     def test_changing_the_wait_scale_ends_a_wait_under_way(self):
         machine = self.machine({"StartAt": "Long", "States": {"Long": {"Type": "Wait", "Seconds": 3600, "End": True}}})
         execution = self.states.start_execution(stateMachineArn=machine)["executionArn"]

@@ -125,7 +125,7 @@ impl State {
     }
 
     /// Whether the caller is the role of that function, or the one that stands for it in another account.
-    fn is_role(&self, request: &Request, function: &str) -> bool {
+    pub(super) fn is_role(&self, request: &Request, function: &str) -> bool {
         let is = |name: &str| {
             let end = format!("/{}", functions::role(name));
             self.role_of(&request.signer).is_some_and(|role| role.arn.ends_with(&end))

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Fake;
-use super::wire::{Body, Request};
+use super::wire::{Answer, Body, Request};
 use crate::faults::Kind;
 use crate::functions::Failure;
 use crate::invariants;
@@ -27,6 +27,7 @@ impl Fake {
 
     fn start_now(&self, state_name: &str, parameters: &Value) -> Result<Result<Value, Failure>, Kind> {
         let request = Request::of_machine(
+            "states",
             "StartExecution",
             json!({
                 "stateMachineArn": parameters["StateMachineArn"],
@@ -34,31 +35,7 @@ impl Fake {
                 "input": parameters["Input"].to_string(),
             }),
         );
-        let mut state = self.state();
-        let before = invariants::Before::of(&state);
-        let name = request.name();
-        let fault = state
-            .plan
-            .strike(&name, Some(state_name))
-            .or_else(|| state.standing.strike(&name, Some(state_name)));
-        let mut call = state.record(&request, None, fault);
-        call.state = Some(state_name.to_owned());
-        state.calls[call.index].state.clone_from(&call.state);
-        let happens = matches!(
-            fault,
-            None | Some(Kind::LostAfter | Kind::GarbledAfter | Kind::TimeoutAfter | Kind::KilledAfter)
-        );
-        if !happens {
-            return Err(fault.unwrap_or(Kind::Refused));
-        }
-        let answer = state.step_functions(&request);
-        state.calls[call.index].status = answer.as_ref().map_or_else(|refusal| refusal.status, |_| 200);
-        state.calls[call.index].code = answer.as_ref().err().map(|refusal| refusal.code.clone());
-        invariants::after_call(&mut state, &request, &call, &before);
-        if let Some(fault) = fault {
-            return Err(fault);
-        }
-        Ok(match answer {
+        Ok(match self.ask(state_name, &request)? {
             Ok(Body::Json(reply)) => {
                 Ok(json!({"ExecutionArn": reply["executionArn"], "StartDate": reply["startDate"]}))
             }
@@ -70,5 +47,46 @@ impl Fake {
                 Err(Failure { error: format!("StepFunctions.{name}"), cause: refusal.message })
             }
         })
+    }
+
+    /// `s3:getObject` for a Map's reader, with the parameters that the state gives. Whatever goes wrong has one name.
+    pub fn read_items(&self, state: &str, parameters: &Value) -> Result<String, Failure> {
+        let request = Request::of_machine("s3", "GetObject", parameters.clone());
+        let failed = |cause: String| Failure { error: "States.ItemReaderFailed".into(), cause };
+        match self.ask(state, &request) {
+            Ok(Ok(Body::Object(text, _))) => Ok(text),
+            Ok(Ok(other)) => panic!("S3 answers with an object, not {other:?}"),
+            Ok(Err(refusal)) => Err(failed(format!("{}: {}", refusal.code, refusal.message))),
+            Err(fault) => Err(failed(format!("the fake's own failure: {fault:?}"))),
+        }
+    }
+
+    /// What the service answers, or the fault that hit the call.
+    fn ask(&self, state_name: &str, request: &Request) -> Result<Answer, Kind> {
+        let mut state = self.state();
+        let before = invariants::Before::of(&state);
+        let name = request.name();
+        let fault = state
+            .plan
+            .strike(&name, Some(state_name))
+            .or_else(|| state.standing.strike(&name, Some(state_name)));
+        let mut call = state.record(request, None, fault);
+        call.state = Some(state_name.to_owned());
+        state.calls[call.index].state.clone_from(&call.state);
+        let happens = matches!(
+            fault,
+            None | Some(Kind::LostAfter | Kind::GarbledAfter | Kind::TimeoutAfter | Kind::KilledAfter)
+        );
+        if !happens {
+            return Err(fault.unwrap_or(Kind::Refused));
+        }
+        let answer = if request.service == "s3" { state.s3(request) } else { state.step_functions(request) };
+        state.calls[call.index].status = answer.as_ref().map_or_else(|refusal| refusal.status, |_| 200);
+        state.calls[call.index].code = answer.as_ref().err().map(|refusal| refusal.code.clone());
+        invariants::after_call(&mut state, request, &call, &before);
+        match fault {
+            Some(fault) => Err(fault),
+            None => Ok(answer),
+        }
     }
 }

@@ -18,6 +18,7 @@ use super::{INVOCATION, Invocation};
 use crate::broken::Broken;
 use crate::consumer::Consumer;
 use crate::faults::{Kind, Plan};
+use crate::functions;
 use crate::invariants::Watch;
 
 /// Everything the fake knows.
@@ -265,6 +266,12 @@ impl State {
             || key.active_at(self.ago(self.options.dies_after)) && !key.is_active()
     }
 
+    /// The function whose role a key's session is of.
+    fn function_of(&self, signer: &str) -> Option<String> {
+        let (_, role) = self.role_of(signer)?.arn.rsplit_once('/')?;
+        role.strip_prefix(&functions::role("")).map(str::to_owned)
+    }
+
     pub(super) fn record(
         &mut self,
         request: &Request,
@@ -285,7 +292,10 @@ impl State {
             signer: request.signer.clone(),
             at: self.now(),
             params,
-            function: invocation.map(|invocation| invocation.function.clone()),
+            // A task that a function has spawned does not know its invocation; whose role it signs with, it does.
+            function: invocation
+                .map(|invocation| invocation.function.clone())
+                .or_else(|| self.function_of(&request.signer)),
             state: invocation.map(|invocation| invocation.state.clone()),
             invocation: invocation.map(|invocation| invocation.number),
             fault,

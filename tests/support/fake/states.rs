@@ -32,7 +32,8 @@ impl State {
     /// than any test; while it runs, the same input is as good as the first.
     fn start_execution(&mut self, request: &Request) -> Answer {
         let (machine, name) = (request.text("stateMachineArn"), request.text("name"));
-        if !["rotation", "emergency", "incident"].iter().any(|known| self.machine(known) == machine) {
+        let known = ["rotation", "emergency", "incident", "fleet"];
+        if !known.iter().any(|known| self.machine(known) == machine) {
             return refuse("StateMachineDoesNotExist", format!("State Machine Does Not Exist: '{machine}'"));
         }
         let input = request.text("input");
@@ -58,12 +59,15 @@ impl State {
         Ok(Body::Json(json!({"executionArn": arn, "startDate": started.as_duration().as_secs_f64()})))
     }
 
-    /// A machine's executions, the newest first.
+    /// A machine's executions, all or those of one status, the newest first.
     fn list_executions(&self, request: &Request) -> Body {
         let machine = request.text("stateMachineArn");
         let prefix = format!("{}:", machine.replacen(":stateMachine:", ":execution:", 1));
-        let mut found: Vec<&Execution> =
-            self.executions.values().filter(|execution| execution.arn.starts_with(&prefix)).collect();
+        let status = request.text("statusFilter");
+        let asked = |execution: &&Execution| {
+            execution.arn.starts_with(&prefix) && (status.is_empty() || execution.status == status)
+        };
+        let mut found: Vec<&Execution> = self.executions.values().filter(asked).collect();
         found.sort_by_key(|execution| std::cmp::Reverse(execution.started));
         let most = request.params["maxResults"].as_u64().and_then(|most| most.try_into().ok()).unwrap_or(100);
         let from: usize = request.text("nextToken").parse().unwrap_or(0);
@@ -99,7 +103,8 @@ impl State {
             "startDate": execution.started.as_second(),
             "input": execution.input,
         });
-        if let Some(output) = &execution.output {
+        // One that failed or was stopped has left none.
+        if let Some(output) = execution.output.as_ref().filter(|_| execution.status == "SUCCEEDED") {
             reply["output"] = output.clone().into();
         }
         Ok(Body::Json(reply))

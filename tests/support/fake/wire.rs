@@ -77,11 +77,11 @@ pub fn refuse_with<T>(status: u16, code: &str, message: impl Into<String>) -> Re
 }
 
 impl Request {
-    /// What a machine asks of Step Functions itself: nobody signs it, and no run's User-Agent is on it.
-    pub(super) fn of_machine(action: &str, params: Value) -> Self {
+    /// What a machine asks of a service itself: nobody signs it, and no run's User-Agent is on it.
+    pub(super) fn of_machine(service: &str, action: &str, params: Value) -> Self {
         let nothing = || String::new();
         Self {
-            service: "states".into(),
+            service: service.to_owned(),
             action: action.to_owned(),
             raw: params.to_string(),
             params,

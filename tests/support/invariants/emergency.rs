@@ -327,14 +327,14 @@ fn it_is_told(state: &State, doc: &Incident, broken: &mut Vec<String>) {
     }
 }
 
-fn channel_failed(state: &State) -> bool {
+pub(super) fn channel_failed(state: &State) -> bool {
     let failed = |call: &&Call| {
         call.function.as_deref() == Some("notify") && (call.status != 200 || call.fault.is_some())
     };
     state.options.bus_fails_entries || state.calls.iter().any(|call| failed(&call))
 }
 
-fn are_sent(state: &State, notices: &[Notice], delivery: Delivery, broken: &mut Vec<String>) {
+pub(super) fn are_sent(state: &State, notices: &[Notice], delivery: Delivery, broken: &mut Vec<String>) {
     let bus = |id: &str| state.bus.iter().any(|entry| entry["Detail"]["id"] == id);
     let topic = |id: &str| {
         let has = |message: &serde_json::Value| {

@@ -2,6 +2,7 @@
 //!
 //! A broken one is noted in the fake, with the call that broke it, and fails the test at the next state.
 
+mod campaign;
 mod closed;
 mod emergency;
 mod ending;
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 use crate::fake::{Call, Key, Maker, Request, State};
 
+pub use campaign::after_campaign;
 pub use emergency::{after_alarm, after_incident};
 pub use ending::after_run;
 

@@ -6,6 +6,7 @@
 mod branches;
 mod data;
 mod retry;
+mod waiting;
 
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ pub struct Walker<'a> {
     at_door: &'a mut dyn FnMut(&str, &Value) -> Control,
     history: Vec<Entered>,
     late: Option<Repeat>,
+    /// Whether it is an item of a distributed Map, which has an execution of its own.
+    is_item: bool,
 }
 
 /// An invocation to be repeated: of which state, and with what.
@@ -97,6 +100,8 @@ const MOST_STATES: usize = 5_000;
 
 /// The resource of a task that starts an execution without a Lambda between.
 const START_EXECUTION: &str = "${StartExecutionArn}";
+/// The same, of a task that then waits until somebody answers its token.
+const START_EXECUTION_AND_WAIT: &str = "${StartExecutionAndWaitArn}";
 
 const COMMON: [&str; 7] = ["Type", "Comment", "Next", "End", "InputPath", "OutputPath", "QueryLanguage"];
 
@@ -122,6 +127,7 @@ impl<'a> Walker<'a> {
             at_door,
             history: Vec::new(),
             late: None,
+            is_item: false,
         }
     }
 
@@ -210,13 +216,7 @@ impl<'a> Walker<'a> {
         state: &Value,
         raw: Value,
     ) -> Result<(Option<String>, Value), Box<End>> {
-        let mut context = json!({
-            "Execution": {"Id": self.arn, "Name": self.name, "StartTime": self.started},
-            "State": {"Name": name, "EnteredTime": self.fake.state().now()},
-        });
-        if data::asks_for_input(state) {
-            context["Execution"]["Input"] = self.input.clone();
-        }
+        let context = self.context(name, state);
         let input = data::through(state.get("InputPath"), &raw, &context);
         let (next, output) = match text(state, "Type") {
             "Task" => match self.task(name, state, &raw, &input, &context).await {
@@ -257,31 +257,62 @@ impl<'a> Walker<'a> {
     async fn repeat_late(&mut self, failed: &str) {
         let Some(repeat) = self.late.take_if(|repeat| repeat.state != failed) else { return };
         let state = &repeat.definition;
-        let context = json!({
-            "Execution": {"Id": self.arn, "Name": self.name, "StartTime": self.started},
-            "State": {"Name": repeat.state, "EnteredTime": self.fake.state().now()},
-        });
+        let context = self.context(&repeat.state, state);
         let input = data::through(state.get("InputPath"), &repeat.document, &context);
-        let payload = data::parameters(state, &input, &context);
-        let _ = self.attempt(&repeat.state, text(state, "Resource"), payload).await;
+        let _ = self.attempt(&repeat.state, state, &input, &context).await;
     }
 
-    /// One attempt at a task: a function is invoked, or a service is asked.
-    async fn attempt(&self, name: &str, resource: &str, payload: Value) -> Result<Value, Failure> {
+    /// What `$$` reads in a state.
+    fn context(&self, name: &str, state: &Value) -> Value {
+        let entered = self.fake.state().now();
+        let mut context = json!({"State": {"Name": name, "EnteredTime": entered}});
+        // What the execution of an item is called, nobody here knows.
+        if !self.is_item {
+            context["Execution"] = json!({"Id": self.arn, "Name": self.name, "StartTime": self.started});
+            if data::asks_for_input(state) {
+                context["Execution"]["Input"] = self.input.clone();
+            }
+        }
+        context
+    }
+
+    /// One attempt at a task, within its time.
+    async fn attempt(
+        &self,
+        name: &str,
+        state: &Value,
+        input: &Value,
+        context: &Value,
+    ) -> Result<Value, Failure> {
+        let limit = state.get("TimeoutSeconds").and_then(Value::as_u64).unwrap_or(99_999_999);
+        let limit = Duration::from_secs(limit);
+        let resource = text(state, "Resource");
+        if resource == START_EXECUTION_AND_WAIT {
+            return self.start_and_wait(name, state, input, context, limit).await;
+        }
+        let payload = data::parameters(state, input, context);
+        match tokio::time::timeout(limit, self.ask(name, resource, payload)).await {
+            Ok(result) => result,
+            Err(_) => Err(out_of_time()),
+        }
+    }
+
+    /// A function is invoked, or a service is asked.
+    async fn ask(&self, name: &str, resource: &str, payload: Value) -> Result<Value, Failure> {
         if resource == START_EXECUTION {
-            let fields = payload.as_object().unwrap();
-            let known = ["StateMachineArn", "Name", "Input"];
-            assert!(
-                fields.keys().all(|field| known.contains(&field.as_str())),
-                "{name}: the walker knows only {known:?}"
-            );
-            return self.fake.start_execution(name, &self.deployed(payload)).await;
+            return self.fake.start_execution(name, &self.deployed(name, payload)).await;
         }
         self.functions.invoke(name, &function(resource), payload).await
     }
 
     /// The parameters with the machines' ARNs in the places of their names.
-    fn deployed(&self, mut parameters: Value) -> Value {
+    fn deployed(&self, name: &str, mut parameters: Value) -> Value {
+        let fields = parameters.as_object().unwrap();
+        let known = ["StateMachineArn", "Name", "Input"];
+        assert!(
+            fields.keys().all(|field| known.contains(&field.as_str())),
+            "{name}: the walker knows only {known:?}"
+        );
         let machine = parameters["StateMachineArn"].as_str().and_then(|name| {
             let name = name.strip_prefix("${")?.strip_suffix("MachineArn}")?;
             Some(self.fake.state().machine(&kebab(name)))
@@ -321,18 +352,9 @@ impl<'a> Walker<'a> {
             name,
             &["Resource", "Parameters", "ResultPath", "ResultSelector", "TimeoutSeconds", "Retry", "Catch"],
         );
-        let resource = text(state, "Resource");
-        let limit =
-            Duration::from_secs(state.get("TimeoutSeconds").and_then(Value::as_u64).unwrap_or(99_999_999));
-        let payload = data::parameters(state, input, context);
         let mut retries = retry::Retries::new(state);
         let failure = loop {
-            let result =
-                match tokio::time::timeout(limit, self.attempt(name, resource, payload.clone())).await {
-                    Ok(result) => result,
-                    Err(_) => Err(Failure { error: "States.Timeout".into(), cause: String::new() }),
-                };
-            let failure = match result {
+            let failure = match self.attempt(name, state, input, context).await {
                 Ok(result) => {
                     let result = data::result(state, result, context);
                     return Ok((next(state), data::place(state.get("ResultPath"), raw.clone(), result)));
@@ -348,6 +370,10 @@ impl<'a> Walker<'a> {
         };
         retry::caught(state, raw, &failure).ok_or(failure)
     }
+}
+
+fn out_of_time() -> Failure {
+    Failure { error: "States.Timeout".into(), cause: String::new() }
 }
 
 fn names(history: &[Entered]) -> Vec<&str> {

@@ -31,7 +31,7 @@ pub(crate) struct Case {
 const NONE: Duration = Duration::ZERO;
 
 /// Every function, in the order of a key's life.
-pub(crate) const CASES: [Case; 14] = [
+pub(crate) const CASES: [Case; 16] = [
     case("look", Moment::Before, "/started", ("/phase", "create"), NONE),
     case("create-key", Moment::Before, "/started", ("/phase", "validate"), NONE),
     // Three answers in a row, a second apart.
@@ -49,10 +49,16 @@ pub(crate) const CASES: [Case; 14] = [
     case("deny-sessions", Moment::Before, "/contained_at", ("/deny/policy", DENY), NONE),
     case("replace", Moment::Before, "/contained_at", ("/replacement/way", "new"), NONE),
     case("investigate", Moment::Before, "/contained_at", ("/notices/1/kind", "Investigated"), NONE),
+    // And of a campaign's.
+    case("scan", Moment::Before, "/started", ("/phase", "batch"), NONE),
+    case("review", Moment::Promoted, "/batch/began", ("/batch/key", NEXT_BATCH), NONE),
 ];
 
 /// What the samples' leaked key is denied by.
 const DENY: &str = "keywheel-deny-sessions-AKIA2OGYBAH6QKEYWHEL";
+
+/// What is begun when the batch of the sample is counted.
+const NEXT_BATCH: &str = "campaigns/7c9e6679-7425-40de-944b-e07fc1f90ae7/batch-0003.json";
 
 const fn case(
     name: &'static str,
@@ -76,11 +82,15 @@ impl Case {
 
     /// The account that the step finds.
     pub(crate) fn world(&self, event: &Value) -> Result<World> {
-        // The first step gets no document; what it finds is told by that of a later one.
+        // Where the event is no rotation's document, that of a later step tells what this one finds.
         let mut told = if event.get("baseline").is_some() { event.clone() } else { sample("validate-key")? };
         // In an emergency it is the leaked key that is current.
         if let Some(leaked) = event.pointer("/target/key_id") {
             told["baseline"]["current"]["key"] = leaked.clone();
+        }
+        // Of the step's own machine this very execution runs.
+        if let Some(execution) = event.get("execution") {
+            told["execution"] = execution.clone();
         }
         World::of(&told, self.moment)
             .ok_or_else(|| format!("the sample of {} does not tell enough", self.name).into())

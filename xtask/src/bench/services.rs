@@ -34,6 +34,9 @@ const ENDPOINTS: [&str; 11] = [
     "AWS_ENDPOINT_URL_STS",
 ];
 
+/// The version of every object that is read.
+const OBJECT_VERSION: &str = "3HL4kqtJlcpXroDTDmJ.rmSpXd3dIbrHY";
+
 #[derive(Default)]
 struct State {
     world: Option<World>,
@@ -115,8 +118,10 @@ async fn respond(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result
     let body = body.collect().await?.to_bytes();
     let mut call = read(&head.headers, &body);
     if call.service == "s3" {
-        // An object has a method and a path.
+        // An object has a method, and a path that begins with its bucket.
         call.action = String::from(if head.method == http::Method::PUT { "PutObject" } else { "GetObject" });
+        let key = head.uri.path().splitn(3, '/').nth(2).unwrap_or_default();
+        call.params.insert("Key".to_owned(), json!(key));
     } else if call.action.is_empty() {
         // The Account service names its action in the path: `/listRegions`.
         let path = head.uri.path().trim_start_matches('/');
@@ -145,6 +150,7 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Call {
 
 fn write(call: &Call, reply: Option<Reply>) -> std::result::Result<Response<Full<Bytes>>, http::Error> {
     let action = &call.action;
+    let version = matches!(reply, Some(Reply::Object(_))).then_some(("x-amz-version-id", OBJECT_VERSION));
     let (status, kind, body) = match reply {
         Some(Reply::Xml(inside)) => (
             StatusCode::OK,
@@ -154,6 +160,7 @@ fn write(call: &Call, reply: Option<Reply>) -> std::result::Result<Response<Full
                 id = uuid::Uuid::new_v4()
             ),
         ),
+        Some(Reply::Object(text)) => (StatusCode::OK, "application/json", text),
         Some(Reply::Empty) => (StatusCode::OK, "application/xml", String::new()),
         Some(Reply::Json(value)) => (StatusCode::OK, "application/x-amz-json-1.1", value.to_string()),
         None => (
@@ -162,11 +169,14 @@ fn write(call: &Call, reply: Option<Reply>) -> std::result::Result<Response<Full
             json!({"__type": "UnknownOperationException", "message": call.name()}).to_string(),
         ),
     };
-    Response::builder()
+    let mut response = Response::builder()
         .status(status)
         .header("content-type", kind)
-        .header("x-amzn-requestid", uuid::Uuid::new_v4().to_string())
-        .body(Full::new(Bytes::from(body)))
+        .header("x-amzn-requestid", uuid::Uuid::new_v4().to_string());
+    if let Some((name, value)) = version {
+        response = response.header(name, value);
+    }
+    response.body(Full::new(Bytes::from(body)))
 }
 
 #[cfg(test)]

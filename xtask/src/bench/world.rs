@@ -4,6 +4,8 @@
 //! It checks nothing and fails never. What AWS would refuse is the business of the tests' fake and of the
 //! local cloud; a bench wants the same short answers for both languages.
 
+mod fleet;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -39,7 +41,9 @@ pub(crate) enum Reply {
     Xml(String),
     /// A JSON object.
     Json(Value),
-    /// No body at all: botocore takes any other to a call of S3 for an error.
+    /// An object's text.
+    Object(String),
+    /// No body at all: botocore takes any other to a call of S3 that writes for an error.
     Empty,
 }
 
@@ -60,6 +64,8 @@ pub(crate) struct World {
     last_used: Timestamp,
     keys: Vec<(String, &'static str)>,
     versions: BTreeMap<String, Version>,
+    /// The document of a rotation that all this is from.
+    told: Value,
 }
 
 /// Where in a key's life the step comes.
@@ -97,6 +103,7 @@ impl World {
             last_used: promoted.unwrap_or_else(Timestamp::now),
             keys: Vec::new(),
             versions: BTreeMap::new(),
+            told: document.clone(),
         };
         let old = text("/baseline/current/key")?;
         let (before, run) = (text("/baseline/current/version")?, text("/run")?);
@@ -133,7 +140,8 @@ impl World {
             "sns" => Some(Reply::Xml(tag("MessageId", Uuid::new_v4()))),
             "secretsmanager" => self.store_call(call).map(Reply::Json),
             "ssm" => Some(Reply::Json(parameters(call))),
-            "states" => Some(Reply::Json(json!({"executionArn": "arn:run", "startDate": 1_767_323_045.25}))),
+            "states" => Some(Reply::Json(self.execution(call))),
+            "s3" if call.action == "GetObject" => self.object(call.text("Key")).map(Reply::Object),
             // An object is taken without a word.
             "s3" => Some(Reply::Empty),
             "account" => Some(Reply::Json(
@@ -198,6 +206,8 @@ impl World {
                 let last = [tag("LastUsedDate", self.last_used), service, region].concat();
                 format!("{user}<AccessKeyLastUsed>{last}</AccessKeyLastUsed>")
             }
+            "GenerateCredentialReport" => tag("State", "COMPLETE"),
+            "GetCredentialReport" => self.report(),
             _ => return None,
         })
     }
@@ -212,7 +222,13 @@ impl World {
                     self.versions.iter().map(|(id, version)| (id.clone(), labels(version))).collect();
                 json!({"ARN": arn, "Name": name, "Tags": tags, "VersionIdsToStages": versions})
             }
-            "ListSecrets" => json!({"SecretList": [{"ARN": arn, "Name": name, "Tags": tags}]}),
+            "ListSecrets" => {
+                // Only a user's own is asked for by the tag's value as well.
+                let filters = call.params.get("Filters").and_then(Value::as_array).map_or(0, Vec::len);
+                let mut list = if filters > 1 { Vec::new() } else { fleet::secrets() };
+                list.push(json!({"ARN": arn, "Name": name, "Tags": tags}));
+                json!({"SecretList": list})
+            }
             "GetSecretValue" => {
                 let (id, stage) = (call.text("VersionId"), call.text("VersionStage"));
                 let stage = if stage.is_empty() { "AWSCURRENT" } else { stage };

@@ -50,6 +50,7 @@ fn fresh() -> World {
             deleted: false,
             primary_region: None,
             user: None,
+            tags: BTreeMap::new(),
             versions: BTreeMap::new(),
         },
         rivals: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub mod campaign;
 pub mod contain;
 pub mod create;
 pub mod delete;

@@ -275,8 +275,8 @@ impl Outbox for Incident {
         vec![self.execution.clone()]
     }
 
-    fn outcome(&self) -> Option<Outcome> {
-        self.outcome
+    fn outcome(&self) -> Option<&'static str> {
+        self.outcome.map(Outcome::name)
     }
 
     /// An incident that arrives with an error and is not contained says what failed; its machine tries again.
@@ -364,7 +364,7 @@ impl Outbox for Alert {
         vec![self.execution.clone()]
     }
 
-    fn outcome(&self) -> Option<Outcome> {
+    fn outcome(&self) -> Option<&'static str> {
         None
     }
 

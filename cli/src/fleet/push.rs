@@ -1,0 +1,134 @@
+//! `keywheel policy push`: shows what a policy changes, and then makes it the one that campaigns follow.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use keywheel::clock::Clock;
+use keywheel::decide::due;
+use keywheel::fleet::FleetPolicy;
+use keywheel::{SecretArn, StepError};
+use serde_json::json;
+
+use super::compare::{Changes, Side, within};
+use super::pushed::{Store, named};
+use super::{explain, plan};
+use crate::error::{Exit, Result, Trouble};
+use crate::output::Out;
+use crate::place::Place;
+
+/// Shows, asks and writes. Run again with the same policy, it changes nothing.
+pub(super) async fn run(place: &Place, out: &Out, policy: &FleetPolicy, yes: bool) -> Result<Exit> {
+    let store = Store::find(place).await?;
+    let there = store.read().await?;
+    let before = match there.as_ref().map(|there| (there.name(), &there.policy)) {
+        None => {
+            out.note("No policy was pushed yet: until now the careful defaults hold.");
+            FleetPolicy::default()
+        }
+        Some((name, Ok(before))) if before == policy => {
+            out.line(&format!("The policy is so already ({name}); nothing was changed."));
+            let version = there.as_ref().and_then(|there| there.version.as_deref());
+            out.json(&json!({ "pushed": false, "object": store.address(), "version": version }));
+            return Ok(Exit::Done);
+        }
+        Some((_, Ok(before))) => before.clone(),
+        Some((name, Err(why))) => {
+            out.note(&format!(
+                "The policy that is there ({name}) cannot be understood, and no campaign follows it: {why}. What changes is shown against the careful defaults."
+            ));
+            FleetPolicy::default()
+        }
+    };
+    let say = |text: &str| if out.is_json() { out.note(text) } else { out.line(text) };
+    for line in difference(&explain::words(&before), &explain::words(policy)) {
+        say(&line);
+    }
+    match changes(place, &before, policy).await {
+        Ok(changes) => {
+            out.json(&changes.json());
+            for line in changes.lines() {
+                say(&line);
+            }
+            out.notes(&changes.gaps());
+        }
+        Err(error) => {
+            let why = Trouble::from(error);
+            out.json(&json!({ "unread": [{ "user": "", "why": why.text }] }));
+            out.note(&format!(
+                "The account could not be read, so whom the policy concerns is not known: {why}"
+            ));
+        }
+    }
+    out.confirm("Push this policy?", yes)?;
+    let version = store.replace(there.as_ref(), policy).await?;
+    out.line(&format!("The policy is pushed to {} ({}).", store.address(), named(version.as_deref())));
+    out.line("The next campaign follows it; one that runs goes on as it was planned.");
+    out.json(&json!({
+        "pushed": true,
+        "object": store.address(),
+        "version": version,
+        "before": there.as_ref().and_then(|there| there.version.as_deref()),
+    }));
+    Ok(Exit::Done)
+}
+
+/// What a policy changes, by one reading of the account.
+async fn changes(
+    place: &Place,
+    before: &FleetPolicy,
+    after: &FleetPolicy,
+) -> std::result::Result<Changes, StepError> {
+    let (of_before, of_after) = (plan::regions(place, before), plan::regions(place, after));
+    let mut regions = of_before.clone();
+    regions.extend(of_after.iter().filter(|region| !of_before.contains(region)).cloned());
+    let all = facts::estate::read(place.config(), &place.account, &regions, &Clock::System).await?;
+    let now = Timestamp::now();
+    let (was, is) = (within(&all, &of_before), within(&all, &of_after));
+    let first: BTreeSet<(String, SecretArn)> = due::to_look_at(before, &was, now).into_iter().collect();
+    let (again, more): (Vec<_>, Vec<_>) =
+        due::to_look_at(after, &is, now).into_iter().partition(|one| first.contains(one));
+    let seen_before = facts::estate::look(place.config(), first.into_iter().collect()).await;
+    let mut seen_after = facts::estate::look(place.config(), more).await;
+    for (user, _) in again {
+        if let Some(look) = seen_before.get(&user) {
+            seen_after.insert(user, look.clone());
+        }
+    }
+    let plan_before = due::plan(before, &was, &seen_before, now);
+    let plan_after = due::plan(after, &is, &seen_after, now);
+    Ok(Changes::between(
+        &Side { policy: before.clone(), estate: was, plan: plan_before },
+        &Side { policy: after.clone(), estate: is, plan: plan_after },
+    ))
+}
+
+/// The lines that go and come.
+fn difference(before: &[String], after: &[String]) -> Vec<String> {
+    let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("- {line}"));
+    let come = after.iter().filter(|line| !before.contains(line)).map(|line| format!("+ {line}"));
+    gone.chain(come).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(policy: serde_json::Value) -> Vec<String> {
+        explain::words(&FleetPolicy::read(policy).unwrap())
+    }
+
+    #[test]
+    fn what_goes_and_comes_is_told_in_the_words_of_a_policy() {
+        let usual = words(json!({}));
+        assert_eq!(difference(&usual, &usual), Vec::<String>::new());
+        let other = words(json!({ "limits": { "keys_per_run": 7 }, "regions": ["eu-west-1"] }));
+        assert_eq!(
+            difference(&usual, &other),
+            [
+                "- A plan rotates 50 keys at most.",
+                "+ A plan rotates 7 keys at most.",
+                "+ Secrets are looked for in eu-west-1."
+            ]
+        );
+    }
+}

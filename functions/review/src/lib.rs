@@ -1,0 +1,141 @@
+//! The `Review` state: what has become of each rotation of a batch, and whether the next batch is begun.
+//!
+//! It asks Step Functions, not the Map: an answer may be lost, come late, or never have been waited for. Of a run that
+//! still runs, the secret's labels tell whether it has promoted its key. Nothing but the batch's results is written.
+
+use aws_sdk_sfn::types::ExecutionStatus;
+use aws_types::SdkConfig;
+use facts::bucket::Bucket;
+use facts::executions;
+use facts::secrets::{self, CURRENT};
+use keywheel::campaign::{Campaign, Item};
+use keywheel::decide::campaign::{self, Counted, Next, State};
+use keywheel::{Context, Rotation, SecretArn, Step, StepError, aws};
+use serde_json::json;
+use tokio::task::JoinSet;
+use tracing::info;
+
+/// How many rotations are asked for in the same moment.
+const AT_ONCE: usize = 4;
+
+/// The step.
+pub struct Review {
+    config: SdkConfig,
+    rotation: String,
+    bucket: String,
+}
+
+impl Review {
+    /// A step that calls AWS with `config`, for rotations of that machine and a campaign in that bucket.
+    pub fn new(config: SdkConfig, rotation: String, bucket: String) -> Self {
+        Self { config, rotation, bucket }
+    }
+}
+
+impl Step for Review {
+    const NAME: &'static str = "review";
+    type Input = Campaign;
+    type Output = Campaign;
+
+    /// Run twice, it counts the batch from the same document once more.
+    async fn run(&self, mut doc: Campaign, ctx: &Context) -> Result<Campaign, StepError> {
+        let config = aws::for_run(&self.config, doc.campaign);
+        let bucket = Bucket::new(&config, &self.bucket);
+        let Some(batch) = doc.batch.clone() else {
+            return Err(StepError::BadInput("the document has no batch".into()));
+        };
+        let items = items(&bucket, &batch.key).await?;
+        let states = self.states(&config, &items).await?;
+        let now = ctx.clock.now();
+        if let Some(until) = campaign::look_again(batch.began, &states, now) {
+            doc.settle(until);
+            return Ok(doc);
+        }
+        let mode = facts::switch::mode(&aws_sdk_ssm::Client::new(&config), &ctx.stage).await?;
+        let counted = campaign::count(&items, &states, batch.wave);
+        let Counted { promoted, left, failed } = &counted;
+        info!(rotation.id = %doc.campaign, "Batch {}: {promoted} promoted, {} not", batch.number, failed.len());
+        let results = json!({
+            "batch": batch.number, "wave": batch.wave, "promoted": promoted, "left": left, "failed": failed,
+        });
+        bucket.write(&doc.results(batch.number), "application/json", results.to_string()).await?;
+        doc.note(counted);
+        match campaign::go_on(&doc, mode, now) {
+            Next::Go => {
+                doc.begin_batch(now);
+            }
+            Next::End(outcome, why) => doc.end(now, outcome, why),
+        }
+        Ok(doc)
+    }
+}
+
+/// The rotations of a batch.
+async fn items(bucket: &Bucket, key: &str) -> Result<Vec<Item>, StepError> {
+    let Some(stored) = bucket.read(key, None).await? else {
+        return Err(StepError::Conflict(format!("{} is gone", bucket.address(key))));
+    };
+    serde_json::from_str(&stored.text)
+        .map_err(|error| StepError::Conflict(format!("{} is no batch: {error}", bucket.address(key))))
+}
+
+impl Review {
+    /// What has become of each, in their order.
+    async fn states(&self, config: &SdkConfig, items: &[Item]) -> Result<Vec<State>, StepError> {
+        let mut states: Vec<State> = items.iter().map(|_| State::OnItsWay).collect();
+        let mut waiting = items.iter().cloned().enumerate();
+        let mut calls = JoinSet::new();
+        loop {
+            while calls.len() < AT_ONCE
+                && let Some((index, item)) = waiting.next()
+            {
+                let (config, machine) = (config.clone(), self.rotation.clone());
+                calls.spawn(async move { (index, state(&config, &machine, &item).await) });
+            }
+            match calls.join_next().await {
+                None => return Ok(states),
+                Some(Ok((index, state))) => states[index] = state?,
+                // Only a bug breaks one off. What has become of its rotation is then not known, and asked again.
+                Some(Err(_)) => {}
+            }
+        }
+    }
+}
+
+/// What has become of one rotation.
+async fn state(config: &SdkConfig, machine: &str, item: &Item) -> Result<State, StepError> {
+    let sfn = aws_sdk_sfn::Client::new(config);
+    let arn = executions::of_machine(machine, item.run);
+    let reply = match sfn.describe_execution().execution_arn(arn).send().await {
+        Ok(reply) => reply,
+        Err(error) => {
+            let error = StepError::from_sdk("states:DescribeExecution", &error);
+            let none = error.is_refused(&["ExecutionDoesNotExist"]);
+            return if none { Ok(State::not_started()) } else { Err(error) };
+        }
+    };
+    let state = match reply.status() {
+        ExecutionStatus::Running | ExecutionStatus::PendingRedrive => State::OnItsWay,
+        // Only one that succeeded leaves its document.
+        status => {
+            let doc: Option<Rotation> = reply.output().and_then(|output| serde_json::from_str(output).ok());
+            State::of_ended(status.as_str(), doc.as_ref())
+        }
+    };
+    let told = *reply.status() == ExecutionStatus::Succeeded;
+    Ok(if !told && promoted(config, item).await? { State::Promoted } else { state })
+}
+
+/// Whether AWSCURRENT names the version that the run wrote, or took over. A secret that cannot be read tells nothing.
+async fn promoted(config: &SdkConfig, item: &Item) -> Result<bool, StepError> {
+    let Ok(arn) = item.secret.parse::<SecretArn>() else { return Ok(false) };
+    let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(config, arn.region()));
+    match secrets::describe(&store, arn.as_str()).await {
+        Ok(secret) => {
+            let current = secret.labelled(CURRENT);
+            Ok(current.is_some_and(|current| secret.runs_on(&current).contains(&item.run)))
+        }
+        Err(StepError::Refused(_) | StepError::Conflict(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,280 @@
+//! The `Scan` state: the plan of a campaign, written where the machine's Map reads it.
+//!
+//! It changes nothing but the objects that are named after the campaign. Whatever could not be read is skipped and
+//! said, never rotated; a policy with a mistake starts nothing at all.
+
+use aws_types::SdkConfig;
+use facts::bucket::Bucket;
+use facts::{estate, executions, secrets};
+use keywheel::campaign::{Begin, Campaign, Counts, Item, Outcome, POLICY, Request};
+use keywheel::decide::campaign::{self, Next};
+use keywheel::decide::due;
+use keywheel::fleet::FleetPolicy;
+use keywheel::fleet::plan::{Action, Line};
+use keywheel::fleet::policy::{Terms, USUAL_WAVE};
+use keywheel::fleet::rules::{DEFAULTS, Subject};
+use keywheel::notice::NoticeKind;
+use keywheel::rotation::Why;
+use keywheel::{Context, SecretArn, Step, StepError, UserName, aws};
+use serde_json::Value;
+use tracing::info;
+
+/// The step.
+pub struct Scan {
+    config: SdkConfig,
+    bucket: String,
+}
+
+impl Scan {
+    /// A step that calls AWS with `config`, and keeps its plan in that bucket.
+    pub fn new(config: SdkConfig, bucket: String) -> Self {
+        Self { config, bucket }
+    }
+}
+
+impl Step for Scan {
+    const NAME: &'static str = "scan";
+    type Input = Begin;
+    type Output = Campaign;
+
+    /// Run twice, it makes the plan anew and writes it over the first one: nothing is started before it has ended.
+    async fn run(&self, begin: Begin, ctx: &Context) -> Result<Campaign, StepError> {
+        // A list would pass for a request that leaves everything out.
+        if !begin.input.is_object() {
+            return Err(StepError::BadInput("a campaign's input is an object".into()));
+        }
+        let request: Request = serde_json::from_value(begin.input.clone())
+            .map_err(|error| StepError::BadInput(format!("a campaign's input is not understood: {error}")))?;
+        let mut doc = Campaign::new(&begin, request, &self.bucket);
+        let config = aws::for_run(&self.config, doc.campaign);
+        let now = ctx.clock.now();
+        if let Some(why) = other(&config, &doc).await? {
+            doc.end(now, Outcome::Refused, why);
+            return Ok(doc);
+        }
+        let bucket = Bucket::new(&config, &self.bucket);
+        let policy = match policy(&bucket, &mut doc).await? {
+            Ok(policy) => policy,
+            Err(why) => {
+                doc.end(now, Outcome::Refused, why);
+                return Ok(doc);
+            }
+        };
+        doc.tolerance = policy.limits.failure_tolerance_percent;
+        doc.freeze = policy.limits.freeze.iter().filter(|freeze| freeze.until > now).cloned().collect();
+
+        let (lines, mut items) = if doc.request.secrets.is_empty() {
+            due_now(&config, &mut doc, &policy, ctx).await?
+        } else {
+            let allowed = usize::try_from(policy.limits.keys_per_run).unwrap_or(usize::MAX);
+            let asked = doc.request.secrets.len();
+            if asked > allowed {
+                let text =
+                    format!("{asked} secrets are named, and the policy allows {allowed} keys in a campaign.");
+                doc.end(now, Outcome::Refused, Why::new("Limit", text, "Name fewer, or raise keys_per_run."));
+                return Ok(doc);
+            }
+            named(&config, &mut doc, &policy).await?
+        };
+        items.sort_by_key(|(wave, _)| *wave);
+        let batches = doc.divide(items);
+        write_plan(&bucket, &doc, &lines, &batches).await?;
+
+        let mode = facts::switch::mode(&aws_sdk_ssm::Client::new(&config), &ctx.stage).await?;
+        info!(rotation.id = %doc.campaign, "Planned {} keys in {} batches", doc.keys(), batches.len());
+        let now = ctx.clock.now();
+        match campaign::begin(&doc, mode, now) {
+            Next::Go => {
+                doc.announce(now, NoticeKind::Planned);
+                doc.begin_batch(now);
+            }
+            Next::End(outcome, why) => doc.end(now, outcome, why),
+        }
+        Ok(doc)
+    }
+}
+
+/// Why this campaign must not run: another one does, which began before it.
+async fn other(config: &SdkConfig, doc: &Campaign) -> Result<Option<Why>, StepError> {
+    let others = executions::beside(&aws_sdk_sfn::Client::new(config), &doc.execution).await?;
+    let own = (doc.started, doc.execution.as_str());
+    let first =
+        others.iter().filter(|(arn, started)| (*started, arn.as_str()) < own).map(|(arn, _)| arn).min();
+    Ok(first.map(|arn| {
+        Why::new(
+            "CampaignInProgress",
+            format!("Another campaign runs: {arn}."),
+            "Wait for its end, or stop it (`keywheel fleet stop`); the next one takes up what is still due.",
+        )
+    }))
+}
+
+/// The policy that holds, or why there is none. What nobody has pushed is the careful default.
+async fn policy(bucket: &Bucket, doc: &mut Campaign) -> Result<Result<FleetPolicy, Why>, StepError> {
+    let asked = doc.request.policy_version.clone();
+    let Some(stored) = bucket.read(POLICY, asked.as_deref()).await? else {
+        return Ok(match asked {
+            None => Ok(FleetPolicy::default()),
+            Some(version) => Err(Why::new(
+                "NoSuchPolicy",
+                format!("The policy has no version {version}."),
+                "Leave policy_version out, or name one that `keywheel policy push` has told.",
+            )),
+        });
+    };
+    // S3's own word for the one version of a bucket that keeps no others.
+    doc.policy_version = Some(stored.version.unwrap_or_else(|| "null".to_owned()));
+    let remedy =
+        "Mend it (`keywheel policy check FILE`) and push it; nothing runs on a policy with a mistake.";
+    let document: Value = match serde_json::from_str(&stored.text) {
+        Ok(document) => document,
+        Err(error) => {
+            return Ok(Err(Why::new("BadPolicy", format!("The policy is no JSON: {error}."), remedy)));
+        }
+    };
+    Ok(FleetPolicy::read(document).map_err(|mistakes| {
+        let first: Vec<String> = mistakes.iter().take(5).map(ToString::to_string).collect();
+        let text = format!("The policy has {} mistakes: {}.", mistakes.len(), first.join("; "));
+        Why::new("BadPolicy", text, remedy)
+    }))
+}
+
+type Planned = (Vec<Line>, Vec<(u32, Item)>);
+
+/// The plan over the whole account.
+async fn due_now(
+    config: &SdkConfig,
+    doc: &mut Campaign,
+    policy: &FleetPolicy,
+    ctx: &Context,
+) -> Result<Planned, StepError> {
+    // The machine's own account and region are where managed secrets are, unless the policy names more.
+    let (region, account) = place(&doc.execution)?;
+    let regions = if policy.regions.is_empty() { vec![region] } else { policy.regions.clone() };
+    let estate = estate::read(config, &account, &regions, &ctx.clock).await?;
+    let now = ctx.clock.now();
+    let looks = estate::look(config, due::to_look_at(policy, &estate, now)).await;
+    let plan = due::plan(policy, &estate, &looks, now);
+    let item = |line: &Line| {
+        let (wave, secret, terms) = (line.wave?, line.secret.as_ref()?, line.terms.as_ref()?);
+        let item = Item::new(doc.campaign, secret.as_str(), Some(&line.user), doc.request.reason, terms);
+        Some((wave, item))
+    };
+    let items: Vec<(u32, Item)> = plan.with(Action::Rotate).filter_map(item).collect();
+    doc.counts = Counts {
+        users: estate.users.len(),
+        rotate: items.len(),
+        skip: plan.with(Action::Skip).count(),
+        find: plan.with(Action::Find).count(),
+        unread: plan.lines.iter().filter(|line| line.is_unread()).count(),
+    };
+    Ok((plan.lines, items))
+}
+
+/// The region and the account of an execution.
+fn place(execution: &str) -> Result<(String, String), StepError> {
+    let parts: Vec<&str> = execution.splitn(6, ':').collect();
+    match parts[..] {
+        [_, _, _, region, account, _] => Ok((region.to_owned(), account.to_owned())),
+        _ => Err(StepError::BadInput(format!("{execution} is no execution's ARN"))),
+    }
+}
+
+/// The secrets that the request names, each by the terms that hold for it. One that cannot be read gets its run all the
+/// same, by the policy's defaults: that run says what is wrong, and stops no other.
+async fn named(config: &SdkConfig, doc: &mut Campaign, policy: &FleetPolicy) -> Result<Planned, StepError> {
+    let (_, account) = place(&doc.execution)?;
+    let (mut lines, mut items) = (Vec::new(), Vec::new());
+    for asked in &doc.request.secrets {
+        let named = look_up(config, policy, asked).await?;
+        let secret = named.secret.as_ref().map_or(asked.as_str(), SecretArn::as_str);
+        let item = Item::new(doc.campaign, secret, named.user.as_deref(), doc.request.reason, &named.terms);
+        // Named twice, by its name and by its ARN, it is rotated once.
+        if items.iter().any(|(_, other): &(u32, Item)| other.run == item.run) {
+            continue;
+        }
+        lines.push(Line {
+            user: item.whom().to_owned(),
+            account: account.clone(),
+            key_id: None,
+            age_days: None,
+            rule: Some(named.rule),
+            wave: Some(USUAL_WAVE),
+            action: Action::Rotate,
+            code: "Asked",
+            why: "The request names its secret.".to_owned(),
+            secret: named.secret,
+            owner: named.terms.owner.clone(),
+            terms: Some(named.terms),
+        });
+        items.push((USUAL_WAVE, item));
+    }
+    doc.counts = Counts { rotate: items.len(), ..Counts::default() };
+    Ok((lines, items))
+}
+
+/// A secret that the request names, as far as it could be read.
+struct Named {
+    secret: Option<SecretArn>,
+    user: Option<String>,
+    rule: String,
+    terms: Terms,
+}
+
+async fn look_up(config: &SdkConfig, policy: &FleetPolicy, asked: &str) -> Result<Named, StepError> {
+    let mut named = Named { secret: None, user: None, rule: DEFAULTS.to_owned(), terms: policy.usual() };
+    let config = match asked.parse::<SecretArn>() {
+        Ok(arn) => aws::in_region(config, arn.region()),
+        Err(_) => config.clone(),
+    };
+    let store = aws_sdk_secretsmanager::Client::new(&config);
+    let secret = match secrets::describe(&store, asked).await {
+        Ok(secret) => secret,
+        Err(StepError::Refused(_) | StepError::Conflict(_)) => return Ok(named),
+        Err(error) => return Err(error),
+    };
+    named.secret = Some(secret.arn.clone());
+    let Some(name) = secret.user.as_deref() else { return Ok(named) };
+    named.user = Some(name.to_owned());
+    let path = match name.parse::<UserName>() {
+        Ok(user) => match facts::iam::user(&aws_sdk_iam::Client::new(&config), &user).await {
+            Ok(user) => user.map(|user| estate::path(&user.facts.arn, name)),
+            Err(StepError::Refused(_)) => None,
+            Err(error) => return Err(error),
+        },
+        Err(_) => None,
+    };
+    let subject = Subject {
+        account: secret.arn.account(),
+        user: name,
+        path: path.as_deref().unwrap_or("/"),
+        tags: Some(&secret.tags),
+    };
+    // A rule that the policy does not have is no rule: the defaults are the careful ones.
+    if let Ok(decided) = policy.decide(&subject) {
+        (named.rule, named.terms) = (decided.rule, decided.terms);
+    }
+    Ok(named)
+}
+
+/// Writes the plan and the batches.
+async fn write_plan(
+    bucket: &Bucket,
+    doc: &Campaign,
+    lines: &[Line],
+    batches: &[Vec<Item>],
+) -> Result<(), StepError> {
+    let unwritten =
+        |error: serde_json::Error| StepError::BadInput(format!("the plan cannot be written: {error}"));
+    let mut plan = String::new();
+    for line in lines {
+        plan += &serde_json::to_string(line).map_err(unwritten)?;
+        plan.push('\n');
+    }
+    bucket.write(&doc.plan(), "application/jsonl", plan).await?;
+    for (index, batch) in batches.iter().enumerate() {
+        let text = serde_json::to_string(batch).map_err(unwritten)?;
+        bucket.write(&doc.items(index + 1), "application/json", text).await?;
+    }
+    Ok(())
+}

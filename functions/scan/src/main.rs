@@ -1,0 +1,10 @@
+//! Starts the `Scan` step.
+
+use keywheel::{aws, serve};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), serve::Error> {
+    serve::init_tracing();
+    let bucket = serve::setting("KEYWHEEL_BUCKET")?;
+    serve::run(scan::Scan::new(aws::lambda_config(), bucket)).await
+}

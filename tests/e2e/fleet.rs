@@ -1,0 +1,174 @@
+//! A campaign over the fleet: planned, stopped by a wave that fails, and taken up again by the next one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use keywheel::RunId;
+use keywheel::campaign::{Item, POLICY};
+use serde_json::{Value, json};
+
+use crate::blocked::refusal;
+use crate::cloud::{Cloud, fresh};
+use crate::run::{Ended, Run, new_id};
+use crate::scene::{Scene, Truth};
+
+/// How many users the canary wave has, and the one behind it.
+const WAVES: [usize; 2] = [10, 3];
+/// How many of the canary wave fail: one in five.
+const FAILING: usize = 2;
+
+impl Cloud {
+    /// Starts a campaign of this id, and waits for its end.
+    async fn campaign(self: &Arc<Self>, id: &str, input: &Value) -> Ended {
+        let machine = self.machine.replace("-rotation", "-fleet");
+        let call = self.sfn.start_execution().state_machine_arn(machine).name(id);
+        let started = call.input(input.to_string()).send().await.unwrap();
+        Run::of(self, id, started.execution_arn()).end().await
+    }
+
+    /// The lines of a campaign's plan about users of this test.
+    async fn planned(&self, campaign: &Ended, ours: &str) -> Vec<Value> {
+        let (bucket, id) = (campaign.text("/bucket"), campaign.text("/campaign"));
+        let plan = self.object(&format!("s3://{bucket}/campaigns/{id}/plan.jsonl")).await;
+        let lines = plan.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["user"].as_str().is_some_and(|user| user.starts_with(ours))).collect()
+    }
+}
+
+fn users<'a>(lines: &'a [Value], action: &str) -> BTreeSet<&'a str> {
+    let with = lines.iter().filter(|line| line["action"] == action);
+    with.filter_map(|line| line["user"].as_str()).collect()
+}
+
+async fn truths(scenes: &[Scene]) -> Vec<Truth> {
+    let mut truths = Vec::new();
+    for scene in scenes {
+        truths.push(scene.truth().await);
+    }
+    truths
+}
+
+/// Whose secret names another key than before.
+async fn moved(scenes: &[Scene], before: &[Truth]) -> BTreeSet<String> {
+    let mut moved = BTreeSet::new();
+    for (scene, before) in scenes.iter().zip(before) {
+        if scene.labels().await.get("AWSCURRENT") != before.labels.get("AWSCURRENT") {
+            assert!(scene.current().await.works(&scene.cloud).await, "{}", scene.user);
+            moved.insert(scene.user.clone());
+        }
+    }
+    moved
+}
+
+#[tokio::test]
+async fn a_wave_of_which_one_in_five_fails_stops_the_campaign_and_the_next_one_does_the_rest() {
+    let Some(cloud) = Cloud::here().await else { return };
+    let ours = format!("e2e-fleet-{}", fresh());
+    let (mut scenes, mut ages) = (Vec::new(), serde_json::Map::new());
+    for (wave, users) in WAVES.into_iter().enumerate() {
+        for number in 0..users {
+            let scene = Scene::named(&cloud, &format!("{ours}-w{wave}-{number}")).await;
+            let pair = scene.make_key().await;
+            scene.put(&scene.value(&pair)).await;
+            // The emulator's keys are all of today.
+            ages.insert(pair.id.clone(), json!(100));
+            scenes.push(scene);
+        }
+    }
+    // One that is exempt, and one that is not due.
+    for name in ["exempt", "young"] {
+        let scene = Scene::named(&cloud, &format!("{ours}-{name}")).await;
+        let pair = scene.make_key().await;
+        scene.put(&scene.value(&pair)).await;
+        if name == "exempt" {
+            ages.insert(pair.id.clone(), json!(100));
+        }
+        scenes.push(scene);
+    }
+    cloud.age(&Value::Object(ages)).await;
+    let all: BTreeSet<&str> = scenes[..13].iter().map(|scene| scene.user.as_str()).collect();
+    let policy = json!({
+        "rules": [
+            {"name": "canary", "match": {"user": format!("{ours}-w0-*")}, "set": {"wave": 0}},
+            {"name": "rest", "match": {"user": format!("{ours}-*")}, "set": {"wave": 7, "owner": "team@example.com"}},
+        ],
+        "exemptions": [
+            {"user": format!("{ours}-exempt"), "owner": "a", "reason": "b", "until": "2099-01-01"},
+        ],
+    });
+    let version = cloud.put_object(POLICY, &policy.to_string()).await;
+    let before = truths(&scenes).await;
+
+    // Said first, and nothing touched.
+    let planned = cloud.campaign(&new_id(), &json!({"dry_run": true})).await;
+    planned.expect("Planned");
+    assert_eq!(planned.text("/policy_version"), version);
+    let lines = cloud.planned(&planned, &ours).await;
+    assert_eq!((users(&lines, "rotate"), users(&lines, "skip").len()), (all.clone(), 2));
+    assert_eq!(truths(&scenes).await, before);
+
+    // Two of the canary's ten get no key.
+    let id = new_id();
+    let campaign: RunId = id.parse().unwrap();
+    for scene in &scenes[..FAILING] {
+        let run = campaign.child(&scene.secret).to_string();
+        cloud.fault(refusal(&run, ("iam", "CreateAccessKey"), 403, "AccessDenied")).await;
+    }
+    let stopped = cloud.campaign(&id, &json!({"reason": "scheduled"})).await;
+    stopped.expect("Stopped").expect_code("TooManyFailed");
+    let named: BTreeSet<&str> = stopped.doc["failed"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|failed| failed["whom"].as_str())
+        .collect();
+    let failed: BTreeSet<&str> = scenes[..FAILING].iter().map(|scene| scene.user.as_str()).collect();
+    assert_eq!(named, failed, "{}", stopped.why());
+    let summary = stopped.doc["notices"].as_array().unwrap().last().unwrap();
+    assert!(failed.iter().all(|user| summary["text"].as_str().unwrap().contains(user)), "{summary}");
+    let canary: BTreeSet<String> = scenes[FAILING..10].iter().map(|scene| scene.user.clone()).collect();
+    assert_eq!(moved(&scenes, &before).await, canary);
+    // The later wave, the exempt and the young are as they were, and so are those that failed.
+    let after = truths(&scenes).await;
+    assert_eq!((&after[..FAILING], &after[10..]), (&before[..FAILING], &before[10..]));
+
+    // The next one takes up what is still due, and nothing twice.
+    let done = cloud.campaign(&new_id(), &json!({"reason": "scheduled"})).await;
+    done.expect("Done");
+    let rest: BTreeSet<String> =
+        scenes[..FAILING].iter().chain(&scenes[10..13]).map(|scene| scene.user.clone()).collect();
+    assert_eq!(moved(&scenes, &after).await, rest);
+    let last = cloud.campaign(&new_id(), &json!({})).await;
+    assert_eq!(users(&cloud.planned(&last, &ours).await, "rotate"), BTreeSet::new(), "{}", last.why());
+    for scene in &scenes[..13] {
+        assert_eq!(scene.keys().await.len(), 2, "{} is in its overlap, with one new key", scene.user);
+    }
+
+    // Their overlap is a day: what waits there would outlive this test.
+    for ended in [&stopped, &done] {
+        for number in 1..=2 {
+            let (bucket, id) = (ended.text("/bucket"), ended.text("/campaign"));
+            let batch = cloud.object(&format!("s3://{bucket}/campaigns/{id}/batch-{number:04}.json")).await;
+            let items: Vec<Item> = serde_json::from_str(&batch).unwrap();
+            for item in items {
+                if cloud
+                    .sfn
+                    .describe_execution()
+                    .execution_arn(Run::known(&cloud, &item.run.to_string()).arn)
+                    .send()
+                    .await
+                    .is_ok()
+                {
+                    Run::known(&cloud, &item.run.to_string()).stop().await;
+                }
+            }
+        }
+    }
+    println!(
+        "fleet: {} planned; stopped at {FAILING} of {} failed, {} promoted; then the other {} done",
+        all.len(),
+        WAVES[0],
+        canary.len(),
+        rest.len()
+    );
+}
