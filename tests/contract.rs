@@ -111,12 +111,12 @@ fn every_state_is_reached_and_every_edge_leads_somewhere() {
 
 #[test]
 fn errors_are_named_as_the_steps_name_them() {
-    // What Step Functions itself answers to StartExecution.
-    let own = "StepFunctions.ExecutionAlreadyExistsException";
+    // What Step Functions itself answers to StartExecution, and says of a Map's object that it could not read.
+    let own = ["StepFunctions.ExecutionAlreadyExistsException", "States.ItemReaderFailed"];
     // What a rotation answers to whoever waits for it, where it has not promoted its key.
     let answers = Outcome::ALL.map(|outcome| format!("Keywheel.{}", outcome.name()));
     let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
-    let known: Vec<&str> = StepError::NAMES.into_iter().chain(PLATFORM).chain([own]).collect();
+    let known: Vec<&str> = StepError::NAMES.into_iter().chain(PLATFORM).chain(own).collect();
     for machine in MACHINES.map(machine) {
         for (name, state) in states(&machine) {
             let waits = state["Resource"] == "${StartExecutionAndWaitArn}";

@@ -74,6 +74,7 @@ async fn dispatch(cli: &Cli, out: &Out) -> Result<Exit> {
         Command::Policy(PolicyArgs { action: PolicyAction::Push { file, yes } }) => {
             fleet::push(&place().await?, out, file, *yes).await
         }
+        Command::Policy(PolicyArgs { action: PolicyAction::Schema }) => Ok(fleet::schema(out)),
         Command::Fleet(args) => campaign::run(&place().await?, out, args).await,
         Command::Doctor => doctor::run(&place().await?, out).await,
         Command::Drill(args) => drill::run(&place().await?, out, args).await,

@@ -30,12 +30,13 @@ const WITHOUT_RESOURCES: [(&str, &str); 13] = [
 ];
 
 /// Which functions read values of secrets, and which write them: what each needs of the key that encrypts them.
-const KMS: [(&str, &[&str]); 5] = [
+const KMS: [(&str, &[&str]); 6] = [
     ("look", &["kms:Decrypt"]),
     ("create-key", &["kms:Decrypt", "kms:GenerateDataKey"]),
     ("validate-key", &["kms:Decrypt"]),
     ("roll-back", &["kms:Decrypt"]),
     ("replace", &["kms:Decrypt"]),
+    ("scan", &["kms:Decrypt"]),
 ];
 
 fn list(value: &Value) -> Vec<String> {
@@ -482,6 +483,7 @@ fn what_is_kept_in_the_bucket_has_its_readers_and_writers_and_no_others() {
         "investigate s3:PutObject ${Bucket.Arn}/incidents/*",
         "review s3:GetObject ${Bucket.Arn}/campaigns/*",
         "review s3:PutObject ${Bucket.Arn}/campaigns/*",
+        "scan s3:GetObject ${Bucket.Arn}/campaigns/outcomes/*",
         "scan s3:GetObject ${Bucket.Arn}/policy/fleet.json",
         "scan s3:GetObjectVersion ${Bucket.Arn}/policy/fleet.json",
         "scan s3:ListBucket Bucket.Arn",

@@ -54,8 +54,9 @@ async fn of_250_users_exactly_the_due_are_rotated_and_the_plan_says_who() {
     // holds are asked for. Then come the other campaigns, the policy, the switch, the plan and the batches.
     let looked_at = 39 + 3;
     assert_eq!(calls["scan"], 3 + 249_usize.div_ceil(37) + 3 * looked_at + 3 + 1 + batches.len());
-    // Each run and its secret are asked for once; each batch has its items, the switch and its results.
-    assert_eq!(calls["review"], 2 * 39 + 3 * batches.len());
+    // Each run and its secret are asked for once; each batch has its items, the switch and its results. Last of all comes
+    // the outcome.
+    assert_eq!(calls["review"], 2 * 39 + 3 * batches.len() + 1);
 }
 
 #[tokio::test(start_paused = true)]

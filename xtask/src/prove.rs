@@ -58,7 +58,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
 
 async fn search(options: &Options, figures: &Path) -> Result<()> {
     let mut all = cargo_test(options, figures);
-    for test in ["woven", "faults", "sensitivity", "model"] {
+    for test in ["woven", "faults", "fleet", "sensitivity", "model"] {
         all.args(["--test", test]);
     }
     let searched = succeed(all.args(["--", "--include-ignored"]), "the tests that search").await;

@@ -52,6 +52,10 @@ Examples:
   keywheel policy check fleet.yaml
   keywheel policy explain --user svc-mail --policy fleet.yaml
   keywheel policy push fleet.yaml        shows what changes for whom, asks, and writes it into the bucket
+  keywheel policy schema > fleet.schema.json
+
+An editor that knows YAML completes and checks a policy whose first line names the schema:
+  # yaml-language-server: $schema=fleet.schema.json
 
 Campaigns follow the policy that was pushed last. A policy with a mistake is not pushed. To see what one would
 change, leave --yes away and answer no.
@@ -92,6 +96,8 @@ pub(crate) enum PolicyAction {
         #[arg(long, short)]
         yes: bool,
     },
+    /// Print the JSON Schema of a policy, by which editors complete and check one
+    Schema,
 }
 
 #[derive(Debug, Args)]

@@ -84,7 +84,7 @@ pub(crate) enum Command {
     Emergency(EmergencyArgs),
     /// Show which keys are due, and what a run over all of them would do
     Plan(PlanArgs),
-    /// Check the fleet's policy, explain what it says about a user, or push it
+    /// Check the fleet's policy, explain what it says about a user, push it, or print its schema
     Policy(PolicyArgs),
     /// Rotate all keys that are due: start a campaign, watch it, stop it
     Fleet(FleetArgs),
@@ -368,6 +368,17 @@ mod tests {
             panic!("not policy");
         };
         assert!(matches!(args.action, PolicyAction::Push { yes: true, .. }));
+    }
+
+    #[test]
+    fn the_help_shows_how_an_editor_gets_the_schema() {
+        let Command::Policy(args) = parse("policy schema").unwrap().command else { panic!("not policy") };
+        assert!(matches!(args.action, PolicyAction::Schema));
+        assert!(parse("policy schema fleet.yaml").is_err());
+        let mut command = Cli::command();
+        let help = command.find_subcommand_mut("policy").unwrap().render_long_help().to_string();
+        assert!(help.contains("keywheel policy schema > fleet.schema.json"), "{help}");
+        assert!(help.contains("# yaml-language-server: $schema=fleet.schema.json"), "{help}");
     }
 
     #[test]

@@ -267,11 +267,12 @@ pub(crate) async fn named(place: &Place, typed: &str) -> Result<Seen> {
     // The schedule names its executions as it likes, and their notices carry another id.
     if let Ok(id) = name.parse::<RunId>() {
         let (all, _) = names(place, None, usize::MAX).await.map_err(|error| listing_failed(place, error))?;
-        let other = all.iter().find(|other| RunId::standing_for(other) == id);
-        if let Some(other) = other
-            && let Some(seen) = campaign(place, other).await?
-        {
-            return Ok(seen);
+        for other in all.iter().filter(|other| other.parse::<RunId>().is_err()) {
+            let seen = campaign(place, other).await?;
+            let told = |seen: &Seen| seen.document.as_ref().is_some_and(|doc| doc.campaign == id);
+            if let Some(seen) = seen.filter(told) {
+                return Ok(seen);
+            }
         }
     }
     Err(Trouble::new(

@@ -10,6 +10,7 @@ mod read;
 use std::path::Path;
 
 use keywheel::fleet::FleetPolicy;
+use keywheel::fleet::schema::SCHEMA;
 use keywheel::policy::PolicyOverride;
 use serde_json::json;
 
@@ -43,6 +44,12 @@ fn checked(out: &Out, file: &Path) -> Result<Option<FleetPolicy>> {
             Ok(None)
         }
     }
+}
+
+/// `keywheel policy schema`: speaks to nobody. The schema is one object of JSON, with --json as without.
+pub(crate) fn schema(out: &Out) -> Exit {
+    out.document(SCHEMA.trim_end());
+    Exit::Done
 }
 
 /// `keywheel policy push`

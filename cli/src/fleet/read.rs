@@ -232,11 +232,16 @@ unused_after: 60d
     }
 
     #[test]
-    fn the_policy_that_the_help_shows_is_one() {
-        let sample = policy(crate::args::SAMPLE).unwrap();
-        assert!(
-            !sample.rules.is_empty() && !sample.exemptions.is_empty() && !sample.limits.freeze.is_empty()
-        );
+    fn the_policies_that_the_help_and_the_readme_show_have_only_fields_that_are_known() {
+        let readme = include_str!("../../../README.md");
+        let (_, shown) = readme.split_once("```yaml\n").unwrap();
+        let (shown, _) = shown.split_once("```").unwrap();
+        for text in [crate::args::SAMPLE, shown] {
+            let sample = policy(text).unwrap();
+            assert!(
+                !sample.rules.is_empty() && !sample.exemptions.is_empty() && !sample.limits.freeze.is_empty()
+            );
+        }
     }
 
     #[test]

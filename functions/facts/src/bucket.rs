@@ -4,7 +4,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{Builder, RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_types::SdkConfig;
-use keywheel::StepError;
+use keywheel::campaign::outcome_of;
+use keywheel::{Campaign, StepError};
 
 /// An object's text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +44,9 @@ impl Bucket {
             Ok(reply) => reply,
             Err(error) => {
                 let error = StepError::from_sdk("s3:GetObject", &error);
-                // What no version can be called is the last.
-                let none = error.is_refused(&["NoSuchKey", "NoSuchVersion", "InvalidArgument"]);
+                // The last is said of what no version can be called.
+                let none = error.is_refused(&["NoSuchKey", "NoSuchVersion"])
+                    || version.is_some() && error.is_refused(&["InvalidArgument"]);
                 return if none { Ok(None) } else { Err(error) };
             }
         };
@@ -70,4 +72,10 @@ impl Bucket {
         let reply = sent.map_err(|error| StepError::from_sdk("s3:PutObject", &error))?;
         Ok(reply.version_id().map(str::to_owned))
     }
+}
+
+/// Says that a campaign has its outcome, however long its notices may take.
+pub async fn keep_outcome(bucket: &Bucket, doc: &Campaign) -> Result<(), StepError> {
+    let text = serde_json::json!({ "campaign": doc.campaign, "outcome": doc.outcome, "why": doc.why });
+    bucket.write(&outcome_of(&doc.execution), "application/json", text.to_string()).await.map(|_| ())
 }

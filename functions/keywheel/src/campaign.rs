@@ -270,13 +270,24 @@ pub fn batch_size(keys: usize) -> usize {
     keys.div_ceil(BATCHES).max(BATCH)
 }
 
+/// The id of the campaign that an execution is. The schedule names its executions as it likes; where a person does, a
+/// name may come again, and rotations of the first time must not pass for those of the second.
+pub fn id(name: &str, started: Timestamp) -> RunId {
+    name.parse().unwrap_or_else(|_| RunId::standing_for(&format!("{name} {}", started.as_millisecond())))
+}
+
+/// Where the outcome of an execution lies, as soon as it has one: it may live on for a day to tell it.
+pub fn outcome_of(execution: &str) -> String {
+    let name = execution.rsplit_once(':').map_or(execution, |(_, name)| name);
+    format!("campaigns/outcomes/{name}.json")
+}
+
 impl Campaign {
     /// A document at its beginning.
     pub fn new(begin: &Begin, request: Request, bucket: &str) -> Self {
         Self {
             schema: SCHEMA,
-            // The schedule names its executions as it likes.
-            campaign: begin.name.parse().unwrap_or_else(|_| RunId::standing_for(&begin.name)),
+            campaign: id(&begin.name, begin.started),
             execution: begin.execution.clone(),
             started: begin.started,
             request,
@@ -437,13 +448,17 @@ impl Campaign {
             )
         };
         let counted = if self.keys() > 0 { counted() } else { String::new() };
+        let unread = match self.counts.unread {
+            0 => String::new(),
+            unread => format!(" {unread} could not be read."),
+        };
         let named = |failed: &Failed| format!("\n- {} ({}): {}", failed.whom, failed.code, failed.text);
         let named: String = self.failed.iter().map(named).collect();
         let more = match failed.saturating_sub(self.failed.len()) {
             0 => String::new(),
             more => format!("\n- and {more} more: s3://{}/{}", self.bucket, self.place("")),
         };
-        [outcome, ": ", why.trim_end(), &counted, &named, &more].concat()
+        [outcome, ": ", why.trim_end(), &counted, &unread, &named, &more].concat()
     }
 
     /// How many keys had their turn, or have it now.

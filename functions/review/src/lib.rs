@@ -5,7 +5,7 @@
 
 use aws_sdk_sfn::types::ExecutionStatus;
 use aws_types::SdkConfig;
-use facts::bucket::Bucket;
+use facts::bucket::{Bucket, keep_outcome};
 use facts::executions;
 use facts::secrets::{self, CURRENT};
 use keywheel::campaign::{Campaign, Item};
@@ -64,7 +64,10 @@ impl Step for Review {
             Next::Go => {
                 doc.begin_batch(now);
             }
-            Next::End(outcome, why) => doc.end(now, outcome, why),
+            Next::End(outcome, why) => {
+                doc.end(now, outcome, why);
+                keep_outcome(&bucket, &doc).await?;
+            }
         }
         Ok(doc)
     }

@@ -4,20 +4,26 @@
 //! said, never rotated; a policy with a mistake starts nothing at all.
 
 use aws_types::SdkConfig;
-use facts::bucket::Bucket;
+use facts::bucket::{Bucket, keep_outcome};
 use facts::{estate, executions, secrets};
-use keywheel::campaign::{Begin, Campaign, Counts, Item, Outcome, POLICY, Request};
+use jiff::Timestamp;
+use keywheel::campaign::{
+    Begin, Campaign, Counts, Failed, Item, NAMED, Outcome, POLICY, Request, outcome_of,
+};
 use keywheel::decide::campaign::{self, Next};
 use keywheel::decide::due;
 use keywheel::fleet::FleetPolicy;
 use keywheel::fleet::plan::{Action, Line};
-use keywheel::fleet::policy::{Terms, USUAL_WAVE};
-use keywheel::fleet::rules::{DEFAULTS, Subject};
+use keywheel::fleet::policy::{Exemption, Terms};
+use keywheel::fleet::rules::{DEFAULTS, Standing, Subject};
 use keywheel::notice::NoticeKind;
-use keywheel::rotation::Why;
+use keywheel::rotation::{Reason, Why};
 use keywheel::{Context, SecretArn, Step, StepError, UserName, aws};
 use serde_json::Value;
 use tracing::info;
+
+/// The most secrets that a request may name: they travel in the document.
+const NAMES: usize = 200;
 
 /// The step.
 pub struct Scan {
@@ -39,74 +45,103 @@ impl Step for Scan {
 
     /// Run twice, it makes the plan anew and writes it over the first one: nothing is started before it has ended.
     async fn run(&self, begin: Begin, ctx: &Context) -> Result<Campaign, StepError> {
-        // A list would pass for a request that leaves everything out.
-        if !begin.input.is_object() {
-            return Err(StepError::BadInput("a campaign's input is an object".into()));
-        }
-        let request: Request = serde_json::from_value(begin.input.clone())
-            .map_err(|error| StepError::BadInput(format!("a campaign's input is not understood: {error}")))?;
-        let mut doc = Campaign::new(&begin, request, &self.bucket);
+        let mut doc = Campaign::new(&begin, asked(&begin.input)?, &self.bucket);
         let config = aws::for_run(&self.config, doc.campaign);
-        let now = ctx.clock.now();
-        if let Some(why) = other(&config, &doc).await? {
-            doc.end(now, Outcome::Refused, why);
-            return Ok(doc);
-        }
         let bucket = Bucket::new(&config, &self.bucket);
-        let policy = match policy(&bucket, &mut doc).await? {
-            Ok(policy) => policy,
-            Err(why) => {
-                doc.end(now, Outcome::Refused, why);
-                return Ok(doc);
-            }
-        };
-        doc.tolerance = policy.limits.failure_tolerance_percent;
-        doc.freeze = policy.limits.freeze.iter().filter(|freeze| freeze.until > now).cloned().collect();
-
-        let (lines, mut items) = if doc.request.secrets.is_empty() {
-            due_now(&config, &mut doc, &policy, ctx).await?
-        } else {
-            let allowed = usize::try_from(policy.limits.keys_per_run).unwrap_or(usize::MAX);
-            let asked = doc.request.secrets.len();
-            if asked > allowed {
-                let text =
-                    format!("{asked} secrets are named, and the policy allows {allowed} keys in a campaign.");
-                doc.end(now, Outcome::Refused, Why::new("Limit", text, "Name fewer, or raise keys_per_run."));
-                return Ok(doc);
-            }
-            named(&config, &mut doc, &policy).await?
-        };
-        items.sort_by_key(|(wave, _)| *wave);
-        let batches = doc.divide(items);
-        write_plan(&bucket, &doc, &lines, &batches).await?;
-
-        let mode = facts::switch::mode(&aws_sdk_ssm::Client::new(&config), &ctx.stage).await?;
-        info!(rotation.id = %doc.campaign, "Planned {} keys in {} batches", doc.keys(), batches.len());
-        let now = ctx.clock.now();
-        match campaign::begin(&doc, mode, now) {
-            Next::Go => {
-                doc.announce(now, NoticeKind::Planned);
-                doc.begin_batch(now);
-            }
-            Next::End(outcome, why) => doc.end(now, outcome, why),
+        // On the heap: as one future, all that it reads is deeper than the compiler follows.
+        Box::pin(prepare(&config, &bucket, &mut doc, ctx)).await?;
+        if doc.outcome.is_some() {
+            keep_outcome(&bucket, &doc).await?;
         }
         Ok(doc)
     }
 }
 
+/// What is asked. A word that would mean more than its writer can have meant is refused.
+fn asked(input: &Value) -> Result<Request, StepError> {
+    let wrong = |what: &str| Err(StepError::BadInput(format!("a campaign's input {what}")));
+    // A list would pass for a request that leaves everything out.
+    if !input.is_object() {
+        return wrong("is an object");
+    }
+    let request: Request = serde_json::from_value(input.clone())
+        .map_err(|error| StepError::BadInput(format!("a campaign's input is not understood: {error}")))?;
+    if request.secrets.is_empty() && input.get("secrets").is_some() {
+        return wrong("names no secret in `secrets`; leave it out where all that is due is meant");
+    }
+    if request.reason == Reason::Leaked {
+        return wrong("cannot say `leaked`: a leaked key is one user's (`keywheel rotate --reason leaked`)");
+    }
+    Ok(request)
+}
+
+/// Makes the plan, and begins its first batch or ends the campaign.
+async fn prepare(
+    config: &SdkConfig,
+    bucket: &Bucket,
+    doc: &mut Campaign,
+    ctx: &Context,
+) -> Result<(), StepError> {
+    let now = ctx.clock.now();
+    if let Some(why) = other(config, bucket, doc).await? {
+        doc.end(now, Outcome::Refused, why);
+        return Ok(());
+    }
+    let policy = match policy(bucket, doc).await? {
+        Ok(policy) => policy,
+        Err(why) => {
+            doc.end(now, Outcome::Refused, why);
+            return Ok(());
+        }
+    };
+    doc.tolerance = policy.limits.failure_tolerance_percent;
+    doc.freeze = policy.limits.freeze.iter().filter(|freeze| freeze.until > now).cloned().collect();
+
+    let (lines, mut items) = if doc.request.secrets.is_empty() {
+        due_now(config, doc, &policy, ctx).await?
+    } else {
+        let allowed = usize::try_from(policy.limits.keys_per_run).unwrap_or(NAMES).min(NAMES);
+        let asked = doc.request.secrets.len();
+        if asked > allowed {
+            let text = format!("{asked} secrets are named, and {allowed} may be.");
+            let remedy = "Name fewer: `keys_per_run` of the policy is the limit, and 200 in any case.";
+            doc.end(now, Outcome::Refused, Why::new("Limit", text, remedy));
+            return Ok(());
+        }
+        named(config, doc, &policy, now).await?
+    };
+    items.sort_by_key(|(wave, _)| *wave);
+    let batches = doc.divide(items);
+    write_plan(bucket, doc, &lines, &batches).await?;
+
+    let mode = facts::switch::mode(&aws_sdk_ssm::Client::new(config), &ctx.stage).await?;
+    info!(rotation.id = %doc.campaign, "Planned {} keys in {} batches", doc.keys(), batches.len());
+    let now = ctx.clock.now();
+    match campaign::begin(doc, mode, now) {
+        Next::Go => {
+            doc.announce(now, NoticeKind::Planned);
+            doc.begin_batch(now);
+        }
+        Next::End(outcome, why) => doc.end(now, outcome, why),
+    }
+    Ok(())
+}
+
 /// Why this campaign must not run: another one does, which began before it.
-async fn other(config: &SdkConfig, doc: &Campaign) -> Result<Option<Why>, StepError> {
+async fn other(config: &SdkConfig, bucket: &Bucket, doc: &Campaign) -> Result<Option<Why>, StepError> {
     let others = executions::beside(&aws_sdk_sfn::Client::new(config), &doc.execution).await?;
     let own = (doc.started, doc.execution.as_str());
-    let first =
-        others.iter().filter(|(arn, started)| (*started, arn.as_str()) < own).map(|(arn, _)| arn).min();
-    Ok(first.map(|arn| {
-        Why::new(
-            "CampaignInProgress",
-            format!("Another campaign runs: {arn}."),
-            "Wait for its end, or stop it (`keywheel fleet stop`); the next one takes up what is still due.",
-        )
-    }))
+    for (arn, _) in others.iter().filter(|(arn, started)| (*started, arn.as_str()) < own) {
+        // One that has its outcome only tries to tell it, which may take a day and rotates nothing.
+        if bucket.read(&outcome_of(arn), None).await?.is_none() {
+            return Ok(Some(Why::new(
+                "CampaignInProgress",
+                format!("Another campaign runs: {arn}."),
+                "Wait for its end, or stop it (`keywheel fleet stop`); the next one takes up what is still due.",
+            )));
+        }
+    }
+    Ok(None)
 }
 
 /// The policy that holds, or why there is none. What nobody has pushed is the careful default.
@@ -181,35 +216,60 @@ fn place(execution: &str) -> Result<(String, String), StepError> {
 }
 
 /// The secrets that the request names, each by the terms that hold for it. One that cannot be read gets its run all the
-/// same, by the policy's defaults: that run says what is wrong, and stops no other.
-async fn named(config: &SdkConfig, doc: &mut Campaign, policy: &FleetPolicy) -> Result<Planned, StepError> {
+/// same, by the policy's defaults: that run says what is wrong, and stops no other. An exemption holds here too.
+async fn named(
+    config: &SdkConfig,
+    doc: &mut Campaign,
+    policy: &FleetPolicy,
+    now: Timestamp,
+) -> Result<Planned, StepError> {
     let (_, account) = place(&doc.execution)?;
     let (mut lines, mut items) = (Vec::new(), Vec::new());
+    let mut skipped = Vec::new();
     for asked in &doc.request.secrets {
-        let named = look_up(config, policy, asked).await?;
+        let named = look_up(config, policy, asked, now).await?;
         let secret = named.secret.as_ref().map_or(asked.as_str(), SecretArn::as_str);
         let item = Item::new(doc.campaign, secret, named.user.as_deref(), doc.request.reason, &named.terms);
         // Named twice, by its name and by its ARN, it is rotated once.
         if items.iter().any(|(_, other): &(u32, Item)| other.run == item.run) {
             continue;
         }
+        let wave = named.terms.wave;
+        let (action, code, why) = match named.against {
+            Some((code, why)) => (Action::Skip, code, why),
+            None => (Action::Rotate, "Asked", "The request names its secret.".to_owned()),
+        };
+        let whom = item.whom().to_owned();
+        if action == Action::Skip {
+            skipped.push(Failed {
+                run: item.run,
+                whom: whom.clone(),
+                wave,
+                code: code.into(),
+                text: why.clone(),
+            });
+        } else {
+            items.push((wave, item));
+        }
         lines.push(Line {
-            user: item.whom().to_owned(),
+            user: whom,
             account: account.clone(),
             key_id: None,
             age_days: None,
             rule: Some(named.rule),
-            wave: Some(USUAL_WAVE),
-            action: Action::Rotate,
-            code: "Asked",
-            why: "The request names its secret.".to_owned(),
+            wave: (action == Action::Rotate).then_some(wave),
+            action,
+            code,
+            why,
             secret: named.secret,
             owner: named.terms.owner.clone(),
-            terms: Some(named.terms),
+            terms: (action == Action::Rotate).then_some(named.terms),
         });
-        items.push((USUAL_WAVE, item));
     }
-    doc.counts = Counts { rotate: items.len(), ..Counts::default() };
+    let unread = lines.iter().filter(|line| line.is_unread()).count();
+    doc.counts = Counts { rotate: items.len(), skip: skipped.len(), unread, ..Counts::default() };
+    skipped.truncate(NAMED);
+    doc.failed = skipped;
     Ok((lines, items))
 }
 
@@ -219,10 +279,18 @@ struct Named {
     user: Option<String>,
     rule: String,
     terms: Terms,
+    /// What stands against its rotation.
+    against: Option<(&'static str, String)>,
 }
 
-async fn look_up(config: &SdkConfig, policy: &FleetPolicy, asked: &str) -> Result<Named, StepError> {
-    let mut named = Named { secret: None, user: None, rule: DEFAULTS.to_owned(), terms: policy.usual() };
+async fn look_up(
+    config: &SdkConfig,
+    policy: &FleetPolicy,
+    asked: &str,
+    now: Timestamp,
+) -> Result<Named, StepError> {
+    let (rule, terms) = (DEFAULTS.to_owned(), policy.usual());
+    let mut named = Named { secret: None, user: None, rule, terms, against: None };
     let config = match asked.parse::<SecretArn>() {
         Ok(arn) => aws::in_region(config, arn.region()),
         Err(_) => config.clone(),
@@ -230,8 +298,11 @@ async fn look_up(config: &SdkConfig, policy: &FleetPolicy, asked: &str) -> Resul
     let store = aws_sdk_secretsmanager::Client::new(&config);
     let secret = match secrets::describe(&store, asked).await {
         Ok(secret) => secret,
-        Err(StepError::Refused(_) | StepError::Conflict(_)) => return Ok(named),
-        Err(error) => return Err(error),
+        Err(error @ (StepError::Throttled(_) | StepError::NotYetVisible(_))) => return Err(error),
+        // Its run says so.
+        Err(error) if error.is_refused(&["ResourceNotFoundException"]) => return Ok(named),
+        // Whom it belongs to is not known, and so not whether an exemption holds.
+        Err(error) => return Ok(unread(named, &error)),
     };
     named.secret = Some(secret.arn.clone());
     let Some(name) = secret.user.as_deref() else { return Ok(named) };
@@ -239,8 +310,8 @@ async fn look_up(config: &SdkConfig, policy: &FleetPolicy, asked: &str) -> Resul
     let path = match name.parse::<UserName>() {
         Ok(user) => match facts::iam::user(&aws_sdk_iam::Client::new(&config), &user).await {
             Ok(user) => user.map(|user| estate::path(&user.facts.arn, name)),
-            Err(StepError::Refused(_)) => None,
-            Err(error) => return Err(error),
+            Err(error @ (StepError::Throttled(_) | StepError::NotYetVisible(_))) => return Err(error),
+            Err(error) => return Ok(unread(named, &error)),
         },
         Err(_) => None,
     };
@@ -250,11 +321,20 @@ async fn look_up(config: &SdkConfig, policy: &FleetPolicy, asked: &str) -> Resul
         path: path.as_deref().unwrap_or("/"),
         tags: Some(&secret.tags),
     };
-    // A rule that the policy does not have is no rule: the defaults are the careful ones.
-    if let Ok(decided) = policy.decide(&subject) {
-        (named.rule, named.terms) = (decided.rule, decided.terms);
+    match policy.decide(&subject) {
+        Ok(decided) => (named.rule, named.terms) = (decided.rule, decided.terms),
+        Err(why) => named.against = Some(("NoSuchRule", format!("No rule decides: {why}."))),
+    }
+    if let Some((exemption, Standing::Holds)) = policy.exemption(&subject, now) {
+        let Exemption { until, owner, reason, .. } = exemption;
+        named.against = Some(("Exempt", format!("Exempt until {until} ({owner}: {reason}).")));
     }
     Ok(named)
+}
+
+/// What cannot be read is left alone.
+fn unread(named: Named, error: &StepError) -> Named {
+    Named { against: Some(("Unread", format!("It could not be read: {error}."))), ..named }
 }
 
 /// Writes the plan and the batches.

@@ -17,6 +17,9 @@ use crate::switch::Mode;
 /// IAM's throttling passes. A machine that waits for its answer waits as long.
 pub const LATE: Duration = Duration::from_hours(2);
 
+/// How long batches of a plan are begun.
+const VALID: Duration = Duration::from_hours(24);
+
 /// How soon a batch is looked at again at the earliest.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -112,6 +115,13 @@ pub fn begin(doc: &Campaign, mode: Mode, now: Timestamp) -> Next {
             "Nobody has pushed a policy, and by itself nothing is started without one.",
             "`keywheel policy push FILE`, if only with an empty one: the careful defaults hold then.",
         ),
+        Mode::Live if doc.keys() == 0 && doc.counts.unread > 0 => {
+            let text = format!(
+                "Of what could be read nothing is due, and {} users, rows or regions could not be read.",
+                doc.counts.unread
+            );
+            end(Outcome::Stopped, "Unread", text, "The plan names each with its reason.")
+        }
         Mode::Live if doc.keys() == 0 => end(Outcome::Done, "NothingDue", "No key is to be rotated.", ""),
         Mode::Live => Next::Go,
     }
@@ -119,6 +129,30 @@ pub fn begin(doc: &Campaign, mode: Mode, now: Timestamp) -> Next {
 
 /// Whether the next batch is begun, once the last one is counted.
 pub fn go_on(doc: &Campaign, mode: Mode, now: Timestamp) -> Next {
+    let all_begun = doc.waves.iter().all(|wave| wave.begun == wave.batches);
+    if !all_begun {
+        if mode != Mode::Live {
+            let text = format!("The mode was set to {mode} meanwhile.");
+            let remedy = "`keywheel mode live` lets the next campaign rotate.";
+            return end(Outcome::Stopped, "SwitchedOff", text, remedy);
+        }
+        if let Some(freeze) = frozen(doc, now) {
+            let Freeze { until, reason, .. } = freeze;
+            let text = format!("A freeze has begun: nothing is rotated until {until} ({reason}).");
+            let remedy = "The campaign after it takes up what is still due.";
+            return end(Outcome::Stopped, "Frozen", text, remedy);
+        }
+        // Who was stopped and is taken up days later would rotate keys that another campaign has rotated since.
+        if now >= after(doc.started, VALID) {
+            let text = format!("The plan is of {}, and a plan holds for a day.", doc.started);
+            let remedy = "The next campaign takes up what is still due.";
+            return end(Outcome::Stopped, "PlanTooOld", text, remedy);
+        }
+        // Of secrets that were named one stops no other.
+        if !doc.request.secrets.is_empty() {
+            return Next::Go;
+        }
+    }
     let over = doc.waves.iter().find(|wave| wave.failed * 100 > usize::from(doc.tolerance) * wave.keys);
     if let Some(wave) = over {
         let text = format!(
@@ -128,24 +162,11 @@ pub fn go_on(doc: &Campaign, mode: Mode, now: Timestamp) -> Next {
         let remedy = "Look at each, then start the next campaign: what is still due is in it.";
         return end(Outcome::Stopped, "TooManyFailed", text, remedy);
     }
-    if doc.waves.iter().all(|wave| wave.begun == wave.batches) {
-        return end(Outcome::Done, "AllBegun", "Every key of the plan had its turn.", "");
+    if all_begun {
+        end(Outcome::Done, "AllBegun", "Every key of the plan had its turn.", "")
+    } else {
+        Next::Go
     }
-    if let Some(freeze) = frozen(doc, now) {
-        let text =
-            format!("A freeze has begun: nothing is rotated until {} ({}).", freeze.until, freeze.reason);
-        return end(Outcome::Stopped, "Frozen", text, "The campaign after it takes up what is still due.");
-    }
-    if mode != Mode::Live {
-        let text = format!("The mode was set to {mode} meanwhile.");
-        return end(
-            Outcome::Stopped,
-            "SwitchedOff",
-            text,
-            "`keywheel mode live` lets the next campaign rotate.",
-        );
-    }
-    Next::Go
 }
 
 /// When to look again, where a rotation of the batch is still on its way and not late yet.

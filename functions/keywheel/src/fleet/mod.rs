@@ -8,5 +8,6 @@ pub mod estate;
 pub mod plan;
 pub mod policy;
 pub mod rules;
+pub mod schema;
 
 pub use policy::FleetPolicy;

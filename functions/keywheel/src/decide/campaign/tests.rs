@@ -152,12 +152,52 @@ fn between_two_batches_the_switch_and_the_freezes_are_looked_at() {
     let freeze = Freeze { from: now(), until: after(now(), LATE), reason: "sale".into() };
     doc.freeze = vec![freeze];
     assert_eq!(code(&go_on(&doc, Mode::Live, now())), (Some(Outcome::Stopped), "Frozen"));
+    // What fails while it is switched off fails of that.
+    doc.waves[0].failed = 1;
+    assert_eq!(code(&go_on(&doc, Mode::Paused, now())).1, "SwitchedOff");
+    (doc.waves[0].failed, doc.freeze) = (0, Vec::new());
+    assert_eq!(code(&go_on(&doc, Mode::Live, after(now(), Duration::from_hours(23)))).0, None);
+    assert_eq!(code(&go_on(&doc, Mode::Live, after(now(), VALID))), (Some(Outcome::Stopped), "PlanTooOld"));
     // After the last batch there is nothing left to be stopped.
     doc.begin_batch(now());
     doc.note(Counted { promoted: 1, ..Counted::default() });
     for mode in [Mode::Live, Mode::Paused] {
         assert_eq!(code(&go_on(&doc, mode, now())), (Some(Outcome::Done), "AllBegun"));
     }
+}
+
+#[test]
+fn of_secrets_that_were_named_one_stops_no_other() {
+    let (mut doc, _) = campaign(&[(1, 20)]);
+    doc.request.secrets = vec!["app/mail".into()];
+    doc.begin_batch(now());
+    doc.waves[0].failed = 10;
+    assert_eq!(code(&go_on(&doc, Mode::Live, now())).0, None);
+    doc.begin_batch(now());
+    assert_eq!(code(&go_on(&doc, Mode::Live, now())), (Some(Outcome::Stopped), "TooManyFailed"));
+}
+
+#[test]
+fn an_account_that_could_not_be_read_is_no_success() {
+    let (mut doc, _) = campaign(&[]);
+    doc.counts.unread = 1;
+    assert_eq!(code(&begin(&doc, Mode::Live, now())), (Some(Outcome::Stopped), "Unread"));
+    doc.end(now(), Outcome::Done, Why::new("x", "y", "z"));
+    assert!(doc.notices[0].text.contains("1 could not be read"), "{}", doc.notices[0].text);
+}
+
+#[test]
+fn a_name_that_is_used_again_is_another_campaign() {
+    let begin = |name: &str, started: Timestamp| Begin {
+        input: json!({}),
+        name: name.into(),
+        execution: String::new(),
+        started,
+    };
+    let id = |begin: Begin| Campaign::new(&begin, Request::default(), "bucket").campaign;
+    assert_eq!(id(begin("quarterly", now())), id(begin("quarterly", now())));
+    assert_ne!(id(begin("quarterly", now())), id(begin("quarterly", after(now(), LATE))));
+    assert_eq!(id(begin(NAME, now())).to_string(), NAME);
 }
 
 #[test]
