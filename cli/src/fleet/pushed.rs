@@ -147,7 +147,7 @@ mod tests {
     fn what_no_campaign_can_follow_says_why() {
         for (text, says) in [
             ("defaults: {frequency: 90d}", "expected value"),
-            ("{\"rule\": []}", "unknown field `rule`"),
+            ("{\"rule\": {}}", "unknown field `rule`"),
             ("{\"limits\": {\"keys_per_run\": 0}}", "limits.keys_per_run: "),
         ] {
             let why = pushed(text, None).policy.unwrap_err();
