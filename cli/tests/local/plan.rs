@@ -124,10 +124,8 @@ async fn the_fleet_follows_the_policy_that_was_pushed() {
     assert_eq!(keywheel(&["policy", "push", path]).code, Some(1));
     write(&json!({ "defaults": { "max_age": "3d" } }));
     assert_eq!(keywheel(&["policy", "push", path, "--yes"]).code, Some(1));
-    assert!(
-        keywheel(&["policy", "explain", "--user", &user, "--pushed"]).code != Some(0),
-        "nothing is pushed"
-    );
+    let told = keywheel(&["policy", "explain", "--user", &user, "--pushed"]);
+    assert_eq!(told.json["rule"], "defaults", "nothing is pushed: {}", told.text);
     write(&policy);
     let pushed = keywheel(&["policy", "push", path, "--yes"]);
     assert_eq!((pushed.code, &pushed.json["pushed"]), (Some(0), &json!(true)), "{}", pushed.text);
