@@ -25,7 +25,7 @@ pub(super) fn line(seen: &Seen, now: Timestamp) -> String {
 /// What is planned.
 pub(super) fn plan(doc: &Campaign) -> String {
     let counts = &doc.counts;
-    if counts.users == 0 {
+    if !doc.request.secrets.is_empty() {
         return format!("{} keys of the secrets that were named", counts.rotate);
     }
     format!(
@@ -226,7 +226,7 @@ mod tests {
         doc.settle(t(300));
         assert!(now(&late).ends_with("and is looked at again at 1970-01-01 00:05:00 UTC."), "{}", now(&late));
         let mut named = document();
-        named.counts.users = 0;
+        named.request.secrets = vec!["app/mail".into()];
         assert_eq!(plan(&named), "30 keys of the secrets that were named");
     }
 

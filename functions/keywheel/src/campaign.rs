@@ -422,7 +422,8 @@ impl Campaign {
     fn sentence(&self, kind: NoticeKind) -> String {
         if kind == NoticeKind::Planned {
             let Counts { users, rotate, skip, find, unread } = self.counts;
-            let of = if users == 0 { String::new() } else { format!(" of {users} users") };
+            let named = !self.request.secrets.is_empty();
+            let of = if named { String::new() } else { format!(" of {users} users") };
             let waves = match self.waves.len() {
                 1 => "1 wave".to_owned(),
                 waves => format!("{waves} waves"),
