@@ -13,6 +13,8 @@ mod after_promotion;
 mod before_promotion;
 #[path = "pipeline/blocked.rs"]
 mod blocked;
+#[path = "pipeline/freeze.rs"]
+mod freeze;
 #[path = "pipeline/notices.rs"]
 mod notices;
 #[path = "pipeline/rollback.rs"]
@@ -54,7 +56,7 @@ const CALLS: [&str; 38] = [
     "sns:Publish (notice)",
     "sns:Publish (notice)",
     // DeactivateKey
-    "ssm:GetParameter (switch)",
+    "ssm:GetParameters (switch)",
     "secretsmanager:DescribeSecret",
     "iam:ListAccessKeys",
     "secretsmanager:ListSecrets (gate)",

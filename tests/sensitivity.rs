@@ -83,6 +83,12 @@ fn scene(broken: Broken) -> Scene {
             });
         }),
         Broken::IgnoresTheSwitch => (Way::DryRun, nothing),
+        Broken::IgnoresTheFreeze => (Way::Rotation, |world| {
+            // From the evening of the day on which every world begins, over the gate's first look.
+            world.freeze(
+                r#"[{"from": "2026-01-05T20:00:00Z", "until": "2026-01-11T20:00:00Z", "reason": "a move"}]"#,
+            );
+        }),
         _ => (Way::Rotation, nothing),
     };
     Scene::Way(way, prepare)

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use support::alarm::{finding, made, report};
 use support::fake::Object;
 use support::faults::{Fault, Kind, Plan};
-use support::functions::{MEMBER, MEMBER_READS};
+use support::functions::{MEMBER, MEMBER_READS, STAGE};
 use support::repository::{member, template};
 use support::walker::Control;
 use support::world::{SECRET, USER, World, hours, request};
@@ -266,6 +266,40 @@ async fn every_role_may_do_exactly_what_its_function_does() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The fake knows no resources. In AWS one parameter that a role may not read refuses the whole call.
+#[tokio::test(start_paused = true)]
+async fn every_parameter_that_a_rotation_asks_for_is_one_that_its_role_may_read() {
+    let (template, world) = (template(), World::new());
+    world.run(request()).await;
+    let (functions, state) = (functions(&template), world.fake.state());
+    let mut asked = 0;
+    for call in state.calls.iter().filter(|call| call.name.starts_with("ssm:")) {
+        let function = functions[call.function.as_deref().unwrap()];
+        let own = function["Properties"]["Role"]["!GetAtt"].as_str().unwrap().split('.').next().unwrap();
+        let mut may = Vec::new();
+        support::repository::walk(&template["Resources"][own]["Properties"]["Policies"], &mut |value| {
+            if value["Action"] == call.name.as_str() {
+                support::repository::walk(&value["Resource"], &mut |resource| may.extend(resource.as_str()));
+            }
+        });
+        let names = match &call.params["Names"] {
+            Value::Array(names) => names.clone(),
+            _ => vec![call.params["Name"].clone()],
+        };
+        for name in names.iter().map(|name| name.as_str().unwrap()) {
+            let fits = may.iter().any(|arn| {
+                let arn = arn.replace("${Stage}", STAGE);
+                let path = arn.split_once(":parameter").map_or("", |(_, path)| path);
+                path == name || path.strip_suffix('*').is_some_and(|begin| name.starts_with(begin))
+            });
+            assert!(fits, "{own} may not ask for {name}: {may:?}");
+            asked += 1;
+        }
+    }
+    // The switch five times, the freezes twice, and what is on record of a key once.
+    assert_eq!(asked, 8);
 }
 
 #[test]

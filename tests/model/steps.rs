@@ -337,6 +337,7 @@ pub(crate) fn deactivate_key(io: &mut Io<'_>, doc: Doc) -> Call<Doc> {
     let mut known = gate::Facts {
         now: first,
         mode: Mode::Live,
+        frozen: None,
         current: Some(facts::version_id(current)),
         keys: facts::keys(&keys),
         rivals: None,
@@ -384,6 +385,7 @@ pub(crate) fn delete_key(io: &mut Io<'_>, doc: Doc) -> Call<Doc> {
     let known = delete::Facts {
         now: facts::grace_over(),
         mode: Mode::Live,
+        frozen: None,
         current: Some(facts::version_id(current)),
         keys: facts::keys(&keys),
         last_use,

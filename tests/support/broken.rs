@@ -53,6 +53,8 @@ pub enum Broken {
     FirstPageOnly,
     /// Takes the switch for live.
     IgnoresTheSwitch,
+    /// Takes a freeze for none.
+    IgnoresTheFreeze,
     /// Marks notices as sent before they are.
     MarksAsSent,
     /// Loses a notice that waits.
@@ -81,7 +83,7 @@ pub enum Broken {
 
 impl Broken {
     /// Every variant, with the promise that must be found broken.
-    pub const ALL: [(Self, &'static str); 31] = [
+    pub const ALL: [(Self, &'static str); 32] = [
         (Self::OldKeyOffFirst, "P1"),
         (Self::PromotesUnvalidated, "P1"),
         (Self::StoresWithoutLabel, "P1"),
@@ -101,6 +103,7 @@ impl Broken {
         (Self::ErrorReadAsUnused, "P6"),
         (Self::FirstPageOnly, "P6"),
         (Self::IgnoresTheSwitch, "P6"),
+        (Self::IgnoresTheFreeze, "P6"),
         (Self::MarksAsSent, "P7"),
         (Self::LosesANotice, "P7"),
         (Self::TidiesLabels, "P8"),
@@ -286,6 +289,13 @@ impl Broken {
             (Self::IgnoresTheSwitch, "GetParameter", Some(Ok(Body::Json(value)))) => {
                 let mut value = value.clone();
                 value["Parameter"]["Value"] = json!("live");
+                Some(Ok(Body::Json(value)))
+            }
+            (Self::IgnoresTheFreeze, "GetParameters", Some(Ok(Body::Json(value)))) => {
+                let mut value = value.clone();
+                value["Parameters"].as_array_mut()?.retain(|parameter| {
+                    parameter["Name"].as_str().is_none_or(|name| !name.ends_with("/freeze"))
+                });
                 Some(Ok(Body::Json(value)))
             }
             (Self::IgnoresContainment, "GetParameters", Some(Ok(Body::Json(value)))) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use keywheel::RunId;
 use keywheel::campaign::{Campaign, Item, Outcome, POLICY};
-use keywheel::fleet::FleetPolicy;
+use keywheel::fleet::{FleetPolicy, freeze};
 use serde_json::Value;
 
 use crate::beside::{Walking, walk_all};
@@ -154,6 +154,8 @@ impl World {
     /// Puts a policy where `keywheel policy push` puts it; its version.
     pub fn push_policy(&self, policy: Value) -> String {
         let policy = FleetPolicy::read(policy).unwrap();
+        let now = self.fake.state().now();
+        self.freeze(&freeze::text(&policy.limits.freezes_left(now)).unwrap());
         self.push_policy_text(&serde_json::to_string(&policy).unwrap())
     }
 

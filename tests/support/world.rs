@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use keywheel::clock::Clock;
+use keywheel::fleet::freeze;
 use keywheel::rotation::{Outcome, Rotation};
 use keywheel::{AccessKeyId, RunId};
 use serde_json::{Value, json};
@@ -302,6 +303,11 @@ impl World {
     /// Turns the switch.
     pub fn mode(&self, mode: &str) {
         self.fake.state().parameters.insert(format!("/keywheel/{STAGE}/mode"), mode.into());
+    }
+
+    /// Sets what runs under way read of freezes, as `keywheel policy push` does.
+    pub fn freeze(&self, text: &str) {
+        self.fake.state().parameters.insert(freeze::parameter(STAGE), text.into());
     }
 
     /// A task token that the fake's Step Functions waits on.

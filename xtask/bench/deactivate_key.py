@@ -17,7 +17,8 @@ def status(keys, key):
 def handler(doc, context):
     user, arn = doc["baseline"]["user"]["name"], doc["secret"]
     new, old, policy = doc["new"], doc["old"]["key"], doc["policy"]
-    mode = rotation.mode(ssm)
+    found = rotation.parameters(ssm, "mode", "freeze")
+    held = found.get("mode") != "live" or rotation.frozen(found)
     current = rotation.current(secrets, arn)
     keys = rotation.keys(iam, user)
     if current != new["version"]:
@@ -28,7 +29,7 @@ def handler(doc, context):
     settled = promoted + rotation.duration(policy["cache"]) + rotation.duration("15min")
     earliest = settled + rotation.duration(policy["quiet_window"])
     quiet = used is not None and used <= settled and rotation.now() >= earliest
-    if mode != "live" or rivals or not quiet or status(keys, new["key"]) != "Active":
+    if held or rivals or not quiet or status(keys, new["key"]) != "Active":
         doc["wait_until"] = rotation.text(rotation.now() + rotation.duration("4h"))
         return doc
     iam.update_access_key(UserName=user, AccessKeyId=old, Status="Inactive")

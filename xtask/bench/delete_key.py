@@ -11,18 +11,19 @@ ssm = boto3.client("ssm")
 def handler(doc, context):
     user, arn = doc["baseline"]["user"]["name"], doc["secret"]
     new, old = doc["new"], doc["old"]["key"]
-    mode, leaked = rotation.mode_and_leaked(ssm, old)
+    found = rotation.parameters(ssm, "mode", "freeze", f"incidents/{old}")
+    held = found.get("mode") != "live" or rotation.frozen(found)
     current = rotation.current(secrets, arn)
     status = {key["id"]: key["status"] for key in rotation.keys(iam, user)}
     used = iam.get_access_key_last_used(AccessKeyId=old)["AccessKeyLastUsed"].get("LastUsedDate")
     disabled = rotation.time(doc["disabled_at"])
     if current != new["version"] or status.get(new["key"]) != "Active":
         return rotation.end(doc, "Held", "CurrentMoved", "AWSCURRENT was moved meanwhile.")
-    if leaked:
+    if f"incidents/{old}" in found:
         return rotation.end(doc, "Contained", "LeakedKeyKept", f"Key {old} leaked and is kept as evidence.")
     if status.get(old) != "Inactive" or (used and used > disabled + rotation.duration("15min")):
         return rotation.end(doc, "Held", "UsedInGrace", f"Key {old} is in use.")
-    if mode != "live" or rotation.now() < disabled + rotation.duration(doc["policy"]["grace"]):
+    if held or rotation.now() < disabled + rotation.duration(doc["policy"]["grace"]):
         doc["wait_until"] = rotation.text(rotation.now() + rotation.duration("1h"))
         return doc
     iam.delete_access_key(UserName=user, AccessKeyId=old)

@@ -33,12 +33,15 @@ def mode(ssm) -> str:
     return ssm.get_parameter(Name=f"/keywheel/{os.environ['KEYWHEEL_STAGE']}/mode")["Parameter"]["Value"]
 
 
-def mode_and_leaked(ssm, key: str) -> tuple:
-    prefix = f"/keywheel/{os.environ['KEYWHEEL_STAGE']}"
-    names = [f"{prefix}/mode", f"{prefix}/incidents/{key}"]
-    found = {row["Name"]: row["Value"] for row in ssm.get_parameters(Names=names)["Parameters"]}
-    kept = found.get(names[1])
-    return found.get(names[0]), json.loads(kept) if kept else None
+def parameters(ssm, *names: str) -> dict:
+    prefix = f"/keywheel/{os.environ['KEYWHEEL_STAGE']}/"
+    found = ssm.get_parameters(Names=[prefix + name for name in names])["Parameters"]
+    return {row["Name"].removeprefix(prefix): row["Value"] for row in found}
+
+
+def frozen(found: dict) -> bool:
+    freezes = json.loads(found.get("freeze", "[]"))
+    return any(time(freeze["from"]) <= now() < time(freeze["until"]) for freeze in freezes)
 
 
 def keys(iam, user: str) -> list:

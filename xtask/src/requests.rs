@@ -75,7 +75,7 @@ impl Request {
         match (self.service.to_ascii_lowercase().as_str(), action) {
             ("iam", "GetAccessKeyLastUsed") => Kind::GatePoll,
             ("secretsmanager", "ListSecrets") if state == Some("DeactivateKey") => Kind::GatePoll,
-            ("ssm", "GetParameter") => Kind::SwitchRead,
+            ("ssm", "GetParameter" | "GetParameters") => Kind::SwitchRead,
             ("events", "PutEvents") | ("sns", "Publish") => Kind::Notice,
             ("states", _) if action.starts_with("SendTask") => Kind::Notice,
             ("sts", _) if action.starts_with("AssumeRole") => Kind::AssumeRole,
@@ -169,6 +169,7 @@ mod tests {
         }
         assert_eq!(kind("iam", "GetAccessKeyLastUsed"), Kind::GatePoll);
         assert_eq!(kind("ssm", "GetParameter"), Kind::SwitchRead);
+        assert_eq!(kind("ssm", "GetParameters"), Kind::SwitchRead);
         assert_eq!(kind("events", "PutEvents"), Kind::Notice);
         assert_eq!(kind("states", "SendTaskSuccess"), Kind::Notice);
         assert_eq!(kind("sts", "AssumeRole"), Kind::AssumeRole);

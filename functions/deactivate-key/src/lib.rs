@@ -1,6 +1,7 @@
 //! The `DeactivateKey` state: the gate. Makes the old key Inactive once it is quiet, and reads it back.
 //!
-//! What the gate asks is decided in `keywheel::decide::gate`; anything that could not be read keeps it shut.
+//! What the gate asks is decided in `keywheel::decide::gate`; anything that could not be read keeps it shut, and so does
+//! a freeze of the fleet's policy.
 
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use facts::{iam, secrets, trail};
 use jiff::Timestamp;
 use keywheel::clock::{after, wait_time};
 use keywheel::decide::gate::{self, Gate};
+use keywheel::fleet::freeze::Freezes;
 use keywheel::key::{self, KeyFacts, LastUse};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Caller, GateReport, Outcome, Phase, Reason, Why};
 use keywheel::{AccessKeyId, Context, Rotation, Step, StepError, UserName, aws};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// IAM is read back until it shows what was done.
 const READ_BACK: [Duration; 5] = [
@@ -54,9 +56,8 @@ impl Step for DeactivateKey {
             doc.promoted_at.ok_or_else(|| StepError::BadInput("the document has no promoted_at".into()))?;
         let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, secret.region()));
 
-        let mode =
-            facts::switch::mode(&aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run)), &ctx.stage)
-                .await?;
+        let ssm = aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run));
+        let (mode, freezes) = facts::switch::mode_and_freezes(&ssm, &ctx.stage).await?;
         let current = secrets::current(&store, &secret).await?;
         let keys = iam::keys(&client, &user).await?;
         let in_flight = doc.request.roll_back && ctx.clock.now() < after(promoted_at, gate::IN_FLIGHT);
@@ -79,8 +80,12 @@ impl Step for DeactivateKey {
             doc.wait_until = Some(look_back);
             return Ok(doc);
         }
-        let mut facts =
-            gate::Facts { now: ctx.clock.now(), mode, current, keys, rivals: None, last_use: None };
+        let now = ctx.clock.now();
+        let frozen = freezes.holding(now);
+        if let Freezes::Unknown(why) = &freezes {
+            error!(rotation.id = %doc.run, iam.user = %user, "No key that has not leaked is made Inactive: {why}");
+        }
+        let mut facts = gate::Facts { now, mode, frozen, current, keys, rivals: None, last_use: None };
         // The two reads of the gate proper are of use only while there is something to decide.
         if facts.current == new.version && key::find(&facts.keys, &old.key).is_some_and(KeyFacts::is_active) {
             facts.rivals = known(secrets::rivals(&store, &user, &secret).await)?;
@@ -89,7 +94,6 @@ impl Step for DeactivateKey {
         let leaked = doc.request.reason == Reason::Leaked;
         let run = gate::Run { new: &new, old: &old, promoted_at, policy: &doc.policy, leaked };
         let decision = gate::decide(&facts, &run);
-        let now = facts.now;
         match decision {
             Gate::Open => {
                 report(&mut doc, now, facts.last_use, None, Vec::new());

@@ -4,11 +4,13 @@ use aws_types::SdkConfig;
 use facts::{iam, secrets};
 use keywheel::clock::wait_time;
 use keywheel::decide::delete::{self, Delete};
+use keywheel::fleet::freeze::Freezes;
 use keywheel::key::{self, KeyFacts};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Outcome, Why};
+use keywheel::switch::Mode;
 use keywheel::{Context, Rotation, Step, StepError, aws};
-use tracing::info;
+use tracing::{error, info};
 
 /// The step.
 pub struct DeleteKey {
@@ -40,7 +42,7 @@ impl Step for DeleteKey {
         let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, secret.region()));
 
         let ssm = aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run));
-        let (mode, leaked) = facts::switch::mode_and_leaked(&ssm, &ctx.stage, &old).await?;
+        let (mode, freezes, leaked) = facts::switch::mode_freezes_and_leaked(&ssm, &ctx.stage, &old).await?;
         let current = secrets::current(&store, &secret).await?;
         let keys = iam::keys(&client, &user).await?;
         let last_use = if key::find(&keys, &old).is_some_and(|key| !KeyFacts::is_active(key)) {
@@ -53,7 +55,11 @@ impl Step for DeleteKey {
             None
         };
         let now = ctx.clock.now();
-        let facts = delete::Facts { now, mode, current, keys, last_use, leaked };
+        let frozen = freezes.holding(now);
+        if let Freezes::Unknown(why) = &freezes {
+            error!(rotation.id = %doc.run, iam.user = %user, "No key is deleted: {why}");
+        }
+        let facts = delete::Facts { now, mode, frozen, current, keys, last_use, leaked };
         let run = delete::Run {
             version: new.version.as_ref(),
             new: &new.key,
@@ -85,12 +91,15 @@ impl Step for DeleteKey {
                 doc.wait_until = Some(wait_time(until));
             }
             Delete::Paused(text) => {
+                let end = if facts.mode == Mode::Live {
+                    "`keywheel policy push FILE` writes them anew"
+                } else {
+                    "`keywheel mode live` ends the pause"
+                };
                 let why = Why::new(
                     "Paused",
                     format!("The old key of {user} was not deleted: {text}, for a long time."),
-                    format!(
-                        "`keywheel mode live` ends the pause, then `keywheel resume --user {user}` goes on."
-                    ),
+                    format!("{end}, then `keywheel resume --user {user}` goes on."),
                 );
                 doc.end(now, Outcome::Held, why);
             }

@@ -2,9 +2,11 @@
 
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::operation::get_parameter::GetParameterError;
+use aws_sdk_ssm::operation::get_parameters::GetParametersOutput;
 use aws_sdk_ssm::types::Parameter;
 use keywheel::decide::contain::Kept;
 use keywheel::emergency::Emergency;
+use keywheel::fleet::freeze::{self, Freezes};
 use keywheel::incident::{Record, RecordState};
 use keywheel::switch::{Containment, Mode};
 use keywheel::{AccessKeyId, StepError};
@@ -102,19 +104,42 @@ pub async fn leaked(ssm: &Client, stage: &str, key: &AccessKeyId) -> Result<Opti
     }
 }
 
-/// What rotation may do now, and what is kept of a key that was contained as leaked: [`mode`] and [`leaked`] in one
-/// call.
-pub async fn mode_and_leaked(
+/// What rotation may do now, and the freezes of the fleet's policy, in one call. A parameter that is missing is no
+/// freeze.
+pub async fn mode_and_freezes(ssm: &Client, stage: &str) -> Result<(Mode, Freezes), StepError> {
+    let reply = read(ssm, vec![Mode::parameter(stage), freeze::parameter(stage)]).await?;
+    Ok((mode_in(&reply, stage), freezes_in(&reply, stage)))
+}
+
+/// [`mode_and_freezes`], and what is kept of a key that was contained as leaked as [`leaked`] has it, in one call.
+pub async fn mode_freezes_and_leaked(
     ssm: &Client,
     stage: &str,
     key: &AccessKeyId,
-) -> Result<(Mode, Option<Record>), StepError> {
-    let (mode, kept) = (Mode::parameter(stage), Record::parameter(stage, key));
-    let reply = ssm.get_parameters().names(&mode).names(&kept).send().await;
-    let reply = reply.map_err(|error| StepError::from_sdk("ssm:GetParameters", &error))?;
-    let found = |name: &str| reply.parameters().iter().find(|found| found.name() == Some(name));
-    let mode = found(&mode).and_then(Parameter::value).unwrap_or_default().parse().unwrap_or_default();
-    Ok((mode, record(key, found(&kept))?))
+) -> Result<(Mode, Freezes, Option<Record>), StepError> {
+    let kept = Record::parameter(stage, key);
+    let reply = read(ssm, vec![Mode::parameter(stage), freeze::parameter(stage), kept.clone()]).await?;
+    let leaked = record(key, found(&reply, &kept))?;
+    Ok((mode_in(&reply, stage), freezes_in(&reply, stage), leaked))
+}
+
+async fn read(ssm: &Client, names: Vec<String>) -> Result<GetParametersOutput, StepError> {
+    let reply = ssm.get_parameters().set_names(Some(names)).send().await;
+    reply.map_err(|error| StepError::from_sdk("ssm:GetParameters", &error))
+}
+
+fn found<'r>(reply: &'r GetParametersOutput, name: &str) -> Option<&'r Parameter> {
+    reply.parameters().iter().find(|found| found.name() == Some(name))
+}
+
+fn mode_in(reply: &GetParametersOutput, stage: &str) -> Mode {
+    let value = found(reply, &Mode::parameter(stage)).and_then(Parameter::value);
+    value.unwrap_or_default().parse().unwrap_or_default()
+}
+
+fn freezes_in(reply: &GetParametersOutput, stage: &str) -> Freezes {
+    let parameter = found(reply, &freeze::parameter(stage));
+    Freezes::read(stage, parameter.map(|parameter| parameter.value().unwrap_or_default()))
 }
 
 fn record(key: &AccessKeyId, parameter: Option<&Parameter>) -> Result<Option<Record>, StepError> {

@@ -95,7 +95,7 @@ async fn prepare(
         }
     };
     doc.tolerance = policy.limits.failure_tolerance_percent;
-    doc.freeze = policy.limits.freeze.iter().filter(|freeze| freeze.until > now).cloned().collect();
+    doc.freeze = policy.limits.freezes_left(now);
 
     let (lines, mut items) = if doc.request.secrets.is_empty() {
         due_now(config, doc, &policy, ctx).await?

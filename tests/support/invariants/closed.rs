@@ -1,4 +1,4 @@
-//! P6: what a step could not read is no permission.
+//! P6: what a step could not read is no permission, and neither is what it read where that says no.
 //!
 //! A step's writes are held against what the same invocation was last answered. It does not matter what the step
 //! made of an answer: after a refused, lost or throttled look, or one page of several, it may not take a key away
@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use keywheel::policy::WhenStillInUse;
 use keywheel::rotation::{Reason, Request as Input};
 use keywheel::switch::Mode;
+use serde_json::Value;
 
 use crate::fake::{Call, Request, State};
 use crate::functions::STAGE;
@@ -27,6 +29,8 @@ pub(super) enum Answer {
     None,
     /// The switch was read and does not say live.
     NotLive,
+    /// The switch says live, and a freeze holds.
+    Frozen,
 }
 
 /// Remembers how a call ended for its caller.
@@ -49,6 +53,8 @@ pub(super) fn note(state: &mut State, request: &Request, call: &Call) {
         || name == "ssm:GetParameters" && !is_live(state, &Mode::parameter(STAGE))
     {
         Answer::NotLive
+    } else if name == "ssm:GetParameters" && is_frozen(state) {
+        Answer::Frozen
     } else {
         Answer::Whole
     };
@@ -60,6 +66,18 @@ const RECORD: &str = "ssm:GetParameter of a record";
 
 fn is_live(state: &State, parameter: &str) -> bool {
     state.parameters.get(parameter).is_some_and(|mode| mode == "live")
+}
+
+/// Whether the parameter that `keywheel policy push` writes says that nothing may be touched now, or nothing that can be
+/// understood.
+fn is_frozen(state: &State) -> bool {
+    let Some(text) = state.parameters.get(&format!("/keywheel/{STAGE}/freeze")) else { return false };
+    let Ok(Value::Array(freezes)) = serde_json::from_str(text) else { return true };
+    let at = |freeze: &Value, field: &str| freeze[field].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+    freezes.iter().any(|freeze| match (at(freeze, "from"), at(freeze, "until")) {
+        (Some(from), Some(until)) => from <= state.now() && state.now() < until,
+        _ => true,
+    })
 }
 
 /// What must have been read before a write of a function: its calls, and whether a leak or the owner's word
@@ -74,14 +92,15 @@ fn needed(state: &State, function: &str, write: &str, request: &Request) -> Vec<
         ("create-key", "secretsmanager:PutSecretValue")
         | ("promote-key", "secretsmanager:UpdateSecretVersionStage") => &[("ssm:GetParameter", false)],
         ("deactivate-key", "iam:UpdateAccessKey") if request.text("Status") == "Inactive" => &[
-            ("ssm:GetParameter", false),
+            // The switch and the freezes in one.
+            ("ssm:GetParameters", false),
             ("secretsmanager:DescribeSecret", false),
             ("iam:ListAccessKeys", false),
             ("secretsmanager:ListSecrets", is_leaked(state, request)),
             ("iam:GetAccessKeyLastUsed", true),
         ],
         ("delete-key", "iam:DeleteAccessKey") => &[
-            // The switch, and what is kept of the key, in one.
+            // The switch, the freezes, and what is kept of the key, in one.
             ("ssm:GetParameters", false),
             ("secretsmanager:DescribeSecret", false),
             ("iam:ListAccessKeys", false),
@@ -116,7 +135,13 @@ pub(super) fn unknown_is_no_permission(
     let reads = state.watch.reads.get(&invocation).unwrap_or(&nothing);
     for (read, by_word) in needed(state, function, &call.name, request) {
         let answer = reads.get(read).copied().unwrap_or(Answer::None);
-        if answer != Answer::Whole && !(by_word && does_without(state, call)) {
+        let permitted = match answer {
+            Answer::Whole => true,
+            // One that has ended since it was read holds nobody, nor does any hold a leaked key.
+            Answer::Frozen => !is_frozen(state) || is_leaked(state, request) || is_for_a_leak(state, call),
+            _ => by_word && does_without(state, call),
+        };
+        if !permitted {
             broken.push(format!("P6: {read} was answered {answer:?}, and yet the step wrote"));
         }
     }
@@ -124,9 +149,17 @@ pub(super) fn unknown_is_no_permission(
 
 /// Whether the run's input says that it waits for nobody.
 fn does_without(state: &State, call: &Call) -> bool {
-    let execution = call.run.and_then(|run| state.execution_of(run));
-    let input = execution.and_then(|execution| serde_json::from_str::<Input>(&execution.input).ok());
-    input.is_some_and(|input| {
-        input.reason == Reason::Leaked || input.policy.when_still_in_use == Some(WhenStillInUse::Deactivate)
-    })
+    is_for_a_leak(state, call)
+        || input(state, call)
+            .is_some_and(|input| input.policy.when_still_in_use == Some(WhenStillInUse::Deactivate))
+}
+
+/// Whether the run was started because of a leak.
+fn is_for_a_leak(state: &State, call: &Call) -> bool {
+    input(state, call).is_some_and(|input| input.reason == Reason::Leaked)
+}
+
+fn input(state: &State, call: &Call) -> Option<Input> {
+    let execution = call.run.and_then(|run| state.execution_of(run))?;
+    serde_json::from_str(&execution.input).ok()
 }

@@ -35,7 +35,7 @@ fn counted() -> Tally {
         ours(3.0, "secretsmanager:UpdateSecretVersionStage"),
         consumer(3.1, "old", 200),
         consumer(3.2, "new", 200),
-        ours(4.1, "ssm:GetParameter"),
+        ours(4.1, "ssm:GetParameters"),
         ours(4.2, "secretsmanager:ListSecrets"),
         ours(4.3, "iam:GetAccessKeyLastUsed"),
         ours(4.4, "iam:UpdateAccessKey"),

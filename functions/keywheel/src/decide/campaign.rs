@@ -86,7 +86,7 @@ fn end(outcome: Outcome, code: &str, text: impl Into<String>, remedy: impl Into<
 
 /// The freeze that holds.
 fn frozen(doc: &Campaign, now: Timestamp) -> Option<&Freeze> {
-    doc.freeze.iter().find(|freeze| freeze.from <= now && now < freeze.until)
+    doc.freeze.iter().find(|freeze| freeze.holds(now))
 }
 
 /// Whether anything is started at all, once the plan is made.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::DIES_LATE;
 use crate::clock::after;
+use crate::fleet::freeze::Frozen;
 use crate::ids::{AccessKeyId, VersionId};
 use crate::incident::{EVIDENCE, Record, RecordState};
 use crate::key::{self, KeyFacts, LastUse};
@@ -18,6 +19,8 @@ pub struct Facts {
     pub now: Timestamp,
     /// The installation's switch.
     pub mode: Mode,
+    /// The freeze that holds. A run because of a leak has none to mind: it ends without a grace.
+    pub frozen: Option<Frozen>,
     /// The version that AWSCURRENT names now.
     pub current: Option<VersionId>,
     /// The user's keys now; empty where the user is gone.
@@ -56,7 +59,7 @@ pub enum Delete {
     Wait(Timestamp, String),
     /// It stays, and a person decides.
     Held(String),
-    /// It stays: the installation was not live for longer than a run waits.
+    /// It stays: the installation was not live, or nobody knew what is frozen, for longer than a run waits.
     Paused(String),
     /// It stays, Inactive: it was contained as leaked, and its evidence time is not over.
     Evidence(String),
@@ -93,8 +96,18 @@ pub fn decide(facts: &Facts, run: &Run<'_>) -> Delete {
     if facts.now < over {
         return Delete::Wait(over, "the grace is not over".into());
     }
-    if facts.mode != Mode::Live {
-        let why = format!("the installation is {}", facts.mode);
+    if let Some(frozen) = &facts.frozen
+        && let Some(next) = frozen.look_again(facts.now)
+    {
+        return Delete::Wait(next, frozen.why.clone());
+    }
+    // A freeze whose end nobody knows is a pause.
+    let pause = if facts.mode == Mode::Live {
+        facts.frozen.as_ref().map(|frozen| frozen.why.clone())
+    } else {
+        Some(format!("the installation is {}", facts.mode))
+    };
+    if let Some(why) = pause {
         let paused = Duration::try_from(facts.now.duration_since(over)).unwrap_or_default();
         if paused >= LONGEST_PAUSE {
             return Delete::Paused(why);

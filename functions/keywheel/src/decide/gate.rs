@@ -5,12 +5,18 @@
 //! the secret; waiting longer does not make it safe, it gives people time. So such a run looks again until its
 //! longest overlap has passed, and then leaves the key Active and says so, unless the policy says otherwise.
 //! It is evidence, not proof: the overlap should exceed the longest time between two uses.
+//!
+//! A freeze of the fleet's policy keeps the gate shut until its end, whatever else is so, unless the key leaked. Waiting
+//! for that end may outlast the longest overlap: people who may touch nothing are not held to a date that passes
+//! meanwhile, so the gate is asked once more after it. Where nobody knows the end, that is no freeze to wait out but a
+//! reason to stay shut like any other.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::clock::after;
+use crate::fleet::freeze::Frozen;
 use crate::ids::{SecretArn, VersionId};
 use crate::key::{self, KeyFacts, LastUse};
 use crate::policy::{Policy, WhenStillInUse};
@@ -25,6 +31,8 @@ pub struct Facts {
     pub now: Timestamp,
     /// The installation's switch.
     pub mode: Mode,
+    /// The freeze that holds.
+    pub frozen: Option<Frozen>,
     /// The version that AWSCURRENT names now.
     pub current: Option<VersionId>,
     /// The user's keys now; empty where the user is gone.
@@ -95,11 +103,33 @@ pub fn decide(facts: &Facts, run: &Run<'_>) -> Gate {
     if !old.is_active() {
         return Gate::AlreadyInactive;
     }
-    let Some(shut) = shut(facts, run) else { return Gate::Open };
     let (_, last) = window(run.promoted_at, run.policy);
     // A leaked key waits for nobody, but the pair that replaces it must work.
     let told = run.policy.when_still_in_use == WhenStillInUse::Deactivate && facts.now >= last;
-    if !shut.absolute && (run.leaked || told) { Gate::Open } else { wait_or_hold(facts, run, shut.why) }
+    let gate = match shut(facts, run) {
+        None => Gate::Open,
+        Some(shut) if !shut.absolute && (run.leaked || told) => Gate::Open,
+        Some(shut) => wait_or_hold(facts, run, shut.why),
+    };
+    match frozen(facts, run) {
+        Some(frozen) => in_freeze(gate, frozen, facts.now),
+        None => gate,
+    }
+}
+
+/// The freeze that holds for this run.
+fn frozen<'f>(facts: &'f Facts, run: &Run<'_>) -> Option<&'f Frozen> {
+    facts.frozen.as_ref().filter(|_| !run.leaked)
+}
+
+/// What a freeze makes of the gate's word: nothing is opened in it, and nothing is left for good.
+fn in_freeze(gate: Gate, frozen: &Frozen, now: Timestamp) -> Gate {
+    let Some(next) = frozen.look_again(now) else { return gate };
+    match gate {
+        Gate::Open => Gate::Wait(next, frozen.why.clone()),
+        Gate::Held(shut) => Gate::Wait(next, format!("{}, and {shut}", frozen.why)),
+        gate => gate,
+    }
 }
 
 struct Shut {
@@ -117,6 +147,9 @@ fn shut(facts: &Facts, run: &Run<'_>) -> Option<Shut> {
     }
     if facts.mode != Mode::Live {
         return never(format!("the installation is {}", facts.mode));
+    }
+    if let Some(Frozen { until: None, why }) = frozen(facts, run) {
+        return never(why.clone());
     }
     // Where a leaked key is used as well is no reason to leave it to those who have it.
     let unless_leaked = |why: String| Some(Shut { why, absolute: !run.leaked });

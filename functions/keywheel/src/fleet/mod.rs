@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod estate;
+pub mod freeze;
 pub mod plan;
 pub mod policy;
 pub mod rules;

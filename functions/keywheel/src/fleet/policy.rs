@@ -296,7 +296,7 @@ pub struct Exemption {
     pub until: Date,
 }
 
-/// A time in which nothing is rotated.
+/// A time in which nothing is rotated, and no superseded key is made Inactive or deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Freeze {
@@ -308,6 +308,13 @@ pub struct Freeze {
     pub until: Timestamp,
     /// Why.
     pub reason: String,
+}
+
+impl Freeze {
+    /// Whether it holds at `now`.
+    pub fn holds(&self, now: Timestamp) -> bool {
+        self.from <= now && now < self.until
+    }
 }
 
 const fn keys_per_run() -> u32 {
@@ -346,7 +353,12 @@ impl Default for Limits {
 impl Limits {
     /// The freeze that holds at `now`.
     pub fn frozen(&self, now: Timestamp) -> Option<&Freeze> {
-        self.freeze.iter().find(|freeze| freeze.from <= now && now < freeze.until)
+        self.freeze.iter().find(|freeze| freeze.holds(now))
+    }
+
+    /// The freezes that are not over at `now`.
+    pub fn freezes_left(&self, now: Timestamp) -> Vec<Freeze> {
+        self.freeze.iter().filter(|freeze| now < freeze.until).cloned().collect()
     }
 }
 
@@ -444,13 +456,14 @@ mod tests {
             reason: "x".into(),
         };
         let limits = Limits { freeze: vec![freeze], ..Limits::default() };
-        for (now, frozen) in [
-            ("2026-12-19T23:59:59Z", false),
-            ("2026-12-20T00:00:00Z", true),
-            ("2027-01-03T23:59:59Z", true),
-            ("2027-01-04T00:00:00Z", false),
+        for (now, frozen, left) in [
+            ("2026-12-19T23:59:59Z", false, 1),
+            ("2026-12-20T00:00:00Z", true, 1),
+            ("2027-01-03T23:59:59Z", true, 1),
+            ("2027-01-04T00:00:00Z", false, 0),
         ] {
             assert_eq!(limits.frozen(at(now)).is_some(), frozen, "{now}");
+            assert_eq!(limits.freezes_left(at(now)).len(), left, "{now}");
         }
     }
 

@@ -20,6 +20,7 @@ fn facts(now: i64, status: Option<KeyStatus>, last_use: Option<Option<i64>>) -> 
     Facts {
         now: at(now),
         mode: Mode::Live,
+        frozen: None,
         current: Some(version('1')),
         keys: [(OLD, status), (NEW, Some(KeyStatus::Active))]
             .into_iter()
@@ -118,6 +119,42 @@ fn a_pause_is_waited_for_with_rarer_and_rarer_looks_and_for_ninety_days() {
         assert_eq!(paused(since), Some(hours(next)), "after {since} hours");
     }
     assert_eq!(paused(2160), None);
+}
+
+#[test]
+fn in_a_freeze_nothing_is_deleted_until_its_end_however_long_it_is() {
+    let off = Some(KeyStatus::Inactive);
+    let day = 24 * 3600;
+    let in_freeze = |now: i64, until: i64| {
+        let frozen = Some(Frozen { until: Some(at(until)), why: "a freeze holds".into() });
+        decide(&Facts { frozen, ..facts(now, off, Some(None)) })
+    };
+    let over = D + GRACE;
+    let wait = |next: i64| Delete::Wait(at(next), "a freeze holds".into());
+    assert_eq!(in_freeze(over, over + 1), wait(over + 1));
+    assert_eq!(in_freeze(over, over + day), wait(over + day));
+    assert_eq!(in_freeze(over, over + day + 1), wait(over + day));
+    // Longer than a pause is waited for.
+    assert_eq!(in_freeze(over + 200 * day, over + 200 * day + 60), wait(over + 200 * day + 60));
+    let both = Facts {
+        mode: Mode::Paused,
+        frozen: Some(Frozen { until: Some(at(over + 200 * day + 60)), why: "a freeze holds".into() }),
+        ..facts(over + 200 * day, off, Some(None))
+    };
+    assert_eq!(decide(&both), wait(over + 200 * day + 60));
+    assert_eq!(in_freeze(over - 1, over + day), Delete::Wait(at(over), "the grace is not over".into()));
+    assert_eq!(decide(&facts(over + 200 * day + 60, off, Some(None))), Delete::Yes);
+}
+
+#[test]
+fn a_freeze_without_a_known_end_is_a_pause() {
+    let unknown = |since: i64| {
+        let frozen = Some(Frozen { until: None, why: "nobody knows".into() });
+        let now = D + GRACE + since * 3600;
+        decide(&Facts { frozen, ..facts(now, Some(KeyStatus::Inactive), Some(None)) })
+    };
+    assert_eq!(unknown(0), Delete::Wait(at(D + GRACE + 3600), "nobody knows".into()));
+    assert_eq!(unknown(2160), Delete::Paused("nobody knows".into()));
 }
 
 #[test]

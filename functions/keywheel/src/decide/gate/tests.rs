@@ -32,6 +32,7 @@ fn world(now: i64, last_used: Option<i64>) -> World {
         facts: Facts {
             now: at(now),
             mode: Mode::Live,
+            frozen: None,
             current: Some(version('1')),
             keys: vec![key(OLD, Active), key(NEW, Active)],
             rivals: Some(Vec::new()),
@@ -169,6 +170,95 @@ fn stands_down_where_the_secret_moved_and_finishes_where_somebody_was_faster() {
     assert_eq!(gone.decide(), Gate::Gone);
 }
 
+fn frozen(until: Option<i64>) -> Option<Frozen> {
+    Some(Frozen { until: until.map(at), why: "a freeze holds".into() })
+}
+
+#[test]
+fn in_a_freeze_a_quiet_key_stays_until_its_end_and_is_looked_at_every_day() {
+    let in_freeze = |now, until| {
+        let mut world = world(now, Some(P));
+        world.facts.frozen = frozen(Some(until));
+        world.decide()
+    };
+    let wait = |next| Gate::Wait(at(next), "a freeze holds".into());
+    assert_eq!(in_freeze(QUIET_AT, QUIET_AT + 1), wait(QUIET_AT + 1));
+    assert_eq!(in_freeze(QUIET_AT, QUIET_AT + 24 * HOUR), wait(QUIET_AT + 24 * HOUR));
+    assert_eq!(in_freeze(QUIET_AT, QUIET_AT + 24 * HOUR + 1), wait(QUIET_AT + 24 * HOUR));
+    // What would wait all the same waits for its own reason.
+    let early = Gate::Wait(at(QUIET_AT), "the overlap is not over".into());
+    assert_eq!(in_freeze(QUIET_AT - 1, QUIET_AT + HOUR), early);
+}
+
+#[test]
+fn a_freeze_lengthens_the_longest_overlap_and_holds_nobody() {
+    let end = P + 14 * 24 * HOUR;
+    for (when_still_in_use, then) in [(WhenStillInUse::Deactivate, true), (WhenStillInUse::Hold, false)] {
+        let mut late = world(end, Some(SETTLED + 1));
+        late.policy.when_still_in_use = when_still_in_use;
+        late.facts.frozen = frozen(Some(end + HOUR));
+        let Gate::Wait(next, why) = late.decide() else { panic!("{:?}", late.decide()) };
+        assert_eq!(next, at(end + HOUR));
+        // What stands against the key besides is said with it, where it would be held.
+        let said = if then { "a freeze holds" } else { "a freeze holds, and it was used at" };
+        assert!(why.starts_with(said) && then == (why == said), "{why}");
+        // Then the question is the usual one.
+        (late.facts.now, late.facts.frozen) = (next, None);
+        assert_eq!(late.decide() == Gate::Open, then);
+        assert_eq!(matches!(late.decide(), Gate::Held(_)), !then);
+    }
+    // A quiet key goes, however long the freeze was.
+    let mut quiet = world(end + 90 * 24 * HOUR, Some(P));
+    quiet.facts.frozen = frozen(Some(end + 90 * 24 * HOUR + 1));
+    assert!(matches!(quiet.decide(), Gate::Wait(..)));
+    quiet.facts.frozen = None;
+    assert_eq!(quiet.decide(), Gate::Open);
+}
+
+#[test]
+fn a_freeze_without_a_known_end_keeps_the_gate_shut_whoever_says_otherwise_and_then_holds() {
+    let end = P + 14 * 24 * HOUR;
+    for when_still_in_use in [WhenStillInUse::Hold, WhenStillInUse::Deactivate] {
+        let unknown = |now| {
+            let mut world = world(now, Some(P));
+            world.policy.when_still_in_use = when_still_in_use;
+            world.facts.frozen = frozen(None);
+            world.decide()
+        };
+        assert_eq!(unknown(QUIET_AT), Gate::Wait(at(QUIET_AT + 4 * HOUR), "a freeze holds".into()));
+        assert_eq!(unknown(end - 1), Gate::Wait(at(end), "a freeze holds".into()));
+        assert_eq!(unknown(end), Gate::Held("a freeze holds".into()));
+    }
+}
+
+#[test]
+fn no_freeze_holds_a_leaked_key_or_keeps_a_run_from_what_is_over() {
+    for until in [None, Some(QUIET_AT + HOUR)] {
+        let in_freeze = |now| {
+            let mut world = world(now, Some(P));
+            world.facts.frozen = frozen(until);
+            world
+        };
+        let mut leaked = in_freeze(P + 1);
+        leaked.leaked = true;
+        assert_eq!(leaked.decide(), Gate::Open);
+        // One that cannot go, as the pair in its place does not work, is looked at as soon as ever.
+        leaked.set(NEW, Inactive);
+        assert!(matches!(leaked.decide(), Gate::Wait(_, why) if why.contains("is not Active")));
+        leaked.facts.now = at(P + 14 * 24 * HOUR);
+        assert!(matches!(leaked.decide(), Gate::Held(_)));
+        let mut moved = in_freeze(QUIET_AT);
+        moved.facts.current = Some(version('2'));
+        assert_eq!(moved.decide(), Gate::StandDown);
+        let mut off = in_freeze(QUIET_AT);
+        off.set(OLD, Inactive);
+        assert_eq!(off.decide(), Gate::AlreadyInactive);
+        let mut gone = in_freeze(QUIET_AT);
+        gone.facts.keys.retain(|key| key.id.as_str() != OLD);
+        assert_eq!(gone.decide(), Gate::Gone);
+    }
+}
+
 #[test]
 fn a_longest_overlap_shorter_than_the_first_useful_look_still_looks_once() {
     let policy = Policy { overlap: Span::hours(1), max_overlap: Span::hours(1), ..Policy::default() };
@@ -193,6 +283,19 @@ fn no_gate_is_looked_at_more_often_than_a_history_can_hold() {
         }
         assert!(looks * EVENTS_A_LOOK < 25_000, "leaked: {leaked}, {looks} looks");
     }
+}
+
+#[test]
+fn a_freeze_of_a_year_fits_into_a_history_beside_the_looks_that_come_before_it() {
+    let year = P + 365 * 24 * HOUR;
+    let (mut looks, mut world) = (0, world(P + 14 * 24 * HOUR, Some(P)));
+    while world.facts.now < at(year) {
+        world.facts.frozen = frozen(Some(year));
+        let Gate::Wait(next, _) = world.decide() else { panic!("{:?}", world.decide()) };
+        assert!(next > world.facts.now);
+        (world.facts.now, looks) = (next, looks + 1);
+    }
+    assert!((500 + looks) * 14 < 25_000, "{looks} looks");
 }
 
 #[test]
