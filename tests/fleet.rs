@@ -12,6 +12,8 @@ mod campaign;
 mod faults;
 #[path = "fleet/left_alone.rs"]
 mod left_alone;
+#[path = "fleet/pushed.rs"]
+mod pushed;
 #[path = "fleet/stopped.rs"]
 mod stopped;
 #[path = "fleet/walker.rs"]

@@ -1,4 +1,5 @@
-//! `keywheel policy push`: shows what a policy changes, and then makes it the one that campaigns follow.
+//! `keywheel policy push`: shows what a policy changes, and then makes it the one that campaigns follow and whose
+//! freezes hold runs under way.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use keywheel::{SecretArn, StepError};
 use serde_json::json;
 
 use super::compare::{Changes, Side, within};
-use super::pushed::{Store, named};
+use super::pushed::{Pushed, Store, fitting, named};
 use super::{explain, plan};
 use crate::error::{Exit, Result, Trouble};
 use crate::output::Out;
@@ -18,6 +19,8 @@ use crate::place::Place;
 
 /// Shows, asks and writes. Run again with the same policy, it changes nothing.
 pub(super) async fn run(place: &Place, out: &Out, policy: &FleetPolicy, yes: bool) -> Result<Exit> {
+    let left = policy.limits.freezes_left(Timestamp::now());
+    let freezes = fitting(&left)?;
     let store = Store::find(place).await?;
     let there = store.read().await?;
     let before = match there.as_ref().map(|there| (there.name(), &there.policy)) {
@@ -25,11 +28,9 @@ pub(super) async fn run(place: &Place, out: &Out, policy: &FleetPolicy, yes: boo
             out.note("No policy was pushed yet: until now the careful defaults hold.");
             FleetPolicy::default()
         }
-        Some((name, Ok(before))) if before == policy => {
-            out.line(&format!("The policy is so already ({name}); nothing was changed."));
-            let version = there.as_ref().and_then(|there| there.version.as_deref());
-            out.json(&json!({ "pushed": false, "object": store.address(), "version": version }));
-            return Ok(Exit::Done);
+        Some((_, Ok(before))) if before == policy => {
+            let told = store.is_known(&left).await?;
+            return so_already(out, &store, there.as_ref(), (!told).then_some(freezes), yes).await;
         }
         Some((_, Ok(before))) => before.clone(),
         Some((name, Err(why))) => {
@@ -60,14 +61,47 @@ pub(super) async fn run(place: &Place, out: &Out, policy: &FleetPolicy, yes: boo
         }
     }
     out.confirm("Push this policy?", yes)?;
-    let version = store.replace(there.as_ref(), policy).await?;
+    let version = store.replace(there.as_ref(), policy, freezes).await?;
     out.line(&format!("The policy is pushed to {} ({}).", store.address(), named(version.as_deref())));
     out.line("The next campaign follows it; one that runs goes on as it was planned.");
+    if !left.is_empty() {
+        out.line("Its freezes hold runs under way as well: in them no old key is made Inactive or deleted.");
+    }
     out.json(&json!({
         "pushed": true,
+        "freezes_written": true,
         "object": store.address(),
         "version": version,
         "before": there.as_ref().and_then(|there| there.version.as_deref()),
+    }));
+    Ok(Exit::Done)
+}
+
+/// The policy lies there already. Its freezes, where runs under way do not know them, are written all the same: an
+/// earlier release has pushed it, or somebody has changed the parameter.
+async fn so_already(
+    out: &Out,
+    store: &Store,
+    there: Option<&Pushed>,
+    freezes: Option<String>,
+    yes: bool,
+) -> Result<Exit> {
+    let name = there.map_or_else(String::new, Pushed::name);
+    let untold = freezes.is_some();
+    if let Some(freezes) = freezes {
+        out.line(&format!("The policy is so already ({name}), and runs under way do not know its freezes."));
+        out.confirm("Tell them?", yes)?;
+        store.write_freezes(freezes).await?;
+        out.line("From now on its freezes hold them, and no others.");
+    } else {
+        out.line(&format!("The policy is so already ({name}); nothing was changed."));
+    }
+    let version = there.and_then(|there| there.version.as_deref());
+    out.json(&json!({
+        "pushed": false,
+        "freezes_written": untold,
+        "object": store.address(),
+        "version": version,
     }));
     Ok(Exit::Done)
 }

@@ -1,9 +1,13 @@
-//! The policy that campaigns follow: an object in the installation's bucket.
+//! The policy that campaigns follow: an object in the installation's bucket. And its freezes, which hold runs under way
+//! as well: a parameter beside the switches.
 
 use facts::bucket::Bucket;
+use facts::fleet::{self, Unpushed};
+use jiff::Timestamp;
 use keywheel::StepError;
 use keywheel::campaign::POLICY;
-use keywheel::fleet::FleetPolicy;
+use keywheel::fleet::policy::Freeze;
+use keywheel::fleet::{FleetPolicy, freeze};
 use serde_json::Value;
 
 use crate::error::{Result, Trouble};
@@ -14,9 +18,11 @@ fn parameter(stage: &str) -> String {
     format!("/keywheel/{stage}/bucket")
 }
 
-/// The installation's bucket, as the place of the policy.
+/// The installation's bucket, as the place of the policy, and the stage's parameters.
 pub(super) struct Store {
     bucket: Bucket,
+    ssm: aws_sdk_ssm::Client,
+    stage: String,
 }
 
 /// The policy that lies there.
@@ -55,6 +61,16 @@ fn parsed(text: &str) -> std::result::Result<FleetPolicy, String> {
     })
 }
 
+/// A policy's freezes as they are written for runs under way, if a parameter holds so much.
+pub(super) fn fitting(freezes: &[Freeze]) -> Result<String> {
+    freeze::text(freezes).map_err(|why| {
+        Trouble::new(
+            format!("The policy's freezes cannot be written: {why}."),
+            "Nothing was changed. Shorten their reasons, or leave out those that are far away.",
+        )
+    })
+}
+
 /// The policy as it is written there.
 fn canonical(policy: &FleetPolicy) -> Result<String> {
     serde_json::to_string(policy)
@@ -76,7 +92,8 @@ impl Store {
             if error.is_refused(&["ParameterNotFound"]) { missing() } else { error.into() }
         })?;
         let bucket = reply.parameter().and_then(|parameter| parameter.value()).ok_or_else(missing)?;
-        Ok(Self { bucket: Bucket::new(place.config(), bucket) })
+        let bucket = Bucket::new(place.config(), bucket);
+        Ok(Self { bucket, ssm: place.ssm(), stage: place.stage.clone() })
     }
 
     /// Where the policy lies, for people.
@@ -97,19 +114,42 @@ impl Store {
         }
     }
 
-    /// Writes a policy in place of the one that was read, unless that is another one by now. Returns its version.
+    /// Whether runs under way know these freezes, and no others.
+    pub(super) async fn is_known(&self, freezes: &[Freeze]) -> Result<bool> {
+        let known = fleet::read_freezes(&self.ssm, &self.stage).await?;
+        Ok(known.says(freezes, Timestamp::now()))
+    }
+
+    /// Writes freezes for runs under way.
+    pub(super) async fn write_freezes(&self, freezes: String) -> Result<()> {
+        Ok(fleet::write_freezes(&self.ssm, &self.stage, freezes).await?)
+    }
+
+    /// Writes a policy in place of the one that was read, unless that is another one by now, and its freezes before it.
+    /// Returns its version.
     pub(super) async fn replace(
         &self,
         before: Option<&Pushed>,
         policy: &FleetPolicy,
+        freezes: String,
     ) -> Result<Option<String>> {
         let text = canonical(policy)?;
         let there = self.read().await?;
         if let Some(trouble) = changed(before, there.as_ref()) {
             return Err(trouble);
         }
-        Ok(self.bucket.write(POLICY, "application/json", text).await?)
+        fleet::push((&self.ssm, &self.stage), &self.bucket, freezes, text).await.map_err(unpushed)
     }
+}
+
+/// What to say of a push that was not done.
+fn unpushed(left: Unpushed) -> Trouble {
+    let (what, error) = match left {
+        Unpushed::All(error) => ("The policy was not pushed, as its freezes could not be written", error),
+        Unpushed::Policy(error) => ("The policy was not pushed, and its freezes hold runs under way", error),
+    };
+    let Trouble { text, remedy } = error.into();
+    Trouble::new(format!("{what}: {text}"), remedy)
 }
 
 /// What to say where another policy lies there than the one that was read.
@@ -172,6 +212,26 @@ mod tests {
         // A bucket without versions tells by the text.
         let unversioned = pushed("{\"regions\": []}", None);
         assert!(changed(Some(&pushed("{}", None)), Some(&unversioned)).is_some());
+    }
+
+    #[test]
+    fn what_a_push_has_left_undone_is_told() {
+        let error = || StepError::Conflict("no".into());
+        assert_eq!(
+            unpushed(Unpushed::All(error())).text,
+            format!("The policy was not pushed, as its freezes could not be written: {}.", error())
+        );
+        assert!(unpushed(Unpushed::Policy(error())).text.contains("its freezes hold runs under way"));
+    }
+
+    #[test]
+    fn freezes_that_no_parameter_holds_are_refused() {
+        let policy = crate::fleet::read::policy(crate::args::SAMPLE).unwrap();
+        let mut freezes = policy.limits.freeze;
+        assert!(fitting(&freezes).is_ok());
+        freezes[0].reason = "x".repeat(5000);
+        let trouble = fitting(&freezes).unwrap_err();
+        assert!(trouble.text.contains("4096") && trouble.remedy.starts_with("Nothing was"), "{trouble}");
     }
 
     #[test]

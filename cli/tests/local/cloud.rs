@@ -158,6 +158,20 @@ impl Cloud {
         call.r#type(aws_sdk_ssm::types::ParameterType::String).send().await.unwrap();
     }
 
+    /// What runs under way know of freezes.
+    pub(crate) async fn freezes(&self) -> Value {
+        let name = format!("/keywheel/{}/freeze", self.stage);
+        let read = self.ssm.get_parameter().name(name).send().await.unwrap();
+        serde_json::from_str(read.parameter().unwrap().value().unwrap()).unwrap()
+    }
+
+    /// Somebody writes there.
+    pub(crate) async fn set_freezes(&self, text: &str) {
+        let name = format!("/keywheel/{}/freeze", self.stage);
+        let call = self.ssm.put_parameter().name(name).value(text).overwrite(true);
+        call.r#type(aws_sdk_ssm::types::ParameterType::String).send().await.unwrap();
+    }
+
     /// The documents of the incidents about a key that have ended.
     pub(crate) async fn ended(&self, key: &str) -> Vec<Value> {
         let list = self.sfn.list_executions().state_machine_arn(&self.incidents).max_results(200);

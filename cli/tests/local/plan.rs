@@ -118,8 +118,12 @@ async fn the_fleet_follows_the_policy_that_was_pushed() {
     let write = |policy: &Value| std::fs::write(&file, policy.to_string()).unwrap();
 
     // Without a person's word nothing is written, and a policy with a mistake never is.
-    let policy =
-        json!({ "rules": [{ "name": "drive", "match": { "user": "cli-drive-*" }, "set": { "wave": 3 } }] });
+    let freeze = |from: &str, until: &str| json!({ "from": from, "until": until, "reason": "year end" });
+    let to_come = freeze("2098-12-20T00:00:00Z", "2099-01-04T00:00:00Z");
+    let policy = json!({
+        "rules": [{ "name": "drive", "match": { "user": "cli-drive-*" }, "set": { "wave": 3 } }],
+        "limits": { "freeze": [freeze("2020-12-20T00:00:00Z", "2021-01-04T00:00:00Z"), to_come] },
+    });
     write(&policy);
     assert_eq!(keywheel(&["policy", "push", path]).code, Some(1));
     write(&json!({ "defaults": { "max_age": "3d" } }));
@@ -129,8 +133,21 @@ async fn the_fleet_follows_the_policy_that_was_pushed() {
     write(&policy);
     let pushed = keywheel(&["policy", "push", path, "--yes"]);
     assert_eq!((pushed.code, &pushed.json["pushed"]), (Some(0), &json!(true)), "{}", pushed.text);
-    let again = keywheel(&["policy", "push", path, "--yes"]);
-    assert_eq!((again.code, &again.json["pushed"]), (Some(0), &json!(false)), "{}", again.text);
+    // Runs under way are told of its freezes, those that are over left out, and told again where somebody else spoke.
+    assert_eq!(cloud.freezes().await, json!([to_come]));
+    for other in [false, true] {
+        if other {
+            cloud.set_freezes("[]").await;
+        }
+        let again = keywheel(&["policy", "push", path, "--yes"]);
+        assert_eq!(
+            (again.code, &again.json["pushed"], &again.json["freezes_written"]),
+            (Some(0), &json!(false), &json!(other)),
+            "{}",
+            again.text
+        );
+        assert_eq!(cloud.freezes().await, json!([to_come]));
+    }
     let told = keywheel(&["policy", "explain", "--user", &user, "--pushed"]);
     assert_eq!(
         (&told.json["rule"], &told.json["terms"]["wave"]),

@@ -6,6 +6,7 @@
 pub mod bucket;
 pub mod estate;
 pub mod executions;
+pub mod fleet;
 pub mod iam;
 pub mod member;
 pub mod secrets;
