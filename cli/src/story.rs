@@ -46,6 +46,11 @@ fn under_way(run: &Run, document: &Rotation, user: &str) -> Story {
     let entered = run.state.as_ref().map_or(run.started, |(_, at)| *at);
     let look = |what: &str| document.wait_until.map(|at| (at, what.to_owned()));
     let shut = document.gate.as_ref().and_then(|gate| gate.shut.as_deref());
+    let find = if used_late(document) {
+        format!("Find who still uses {old} and let them read the secret anew.")
+    } else {
+        String::new()
+    };
     let (place, what, since, next, todo) = match document.phase {
         Phase::Create => (
             "creating",
@@ -79,7 +84,7 @@ fn under_way(run: &Run, document: &Rotation, user: &str) -> Story {
                 format!("Key {new} is current; the old key {old} stays Active: {shut}."),
                 document.promoted_at.unwrap_or(entered),
                 look("the gate is looked at again"),
-                format!("Find who still uses {old} and let them read the secret anew."),
+                find,
             ),
             None => (
                 "overlap",
@@ -110,6 +115,12 @@ fn under_way(run: &Run, document: &Rotation, user: &str) -> Story {
         Phase::Ended => ("ending", "The run ends.".to_owned(), entered, None, String::new()),
     };
     Story { place: place.to_owned(), what, since, next, todo }
+}
+
+/// Whether somebody uses the old key who should have changed over, or nobody knows. A freeze, say, keeps it as well.
+fn used_late(document: &Rotation) -> bool {
+    let settled = document.promoted_at.map(|promoted| after(promoted, document.policy.settling()));
+    document.gate.as_ref().is_some_and(|gate| gate.last_use.at.is_none_or(|at| Some(at) > settled))
 }
 
 /// When the old key is deleted, at the earliest.
@@ -269,6 +280,19 @@ mod tests {
         assert_eq!(story.place, "gate");
         assert!(story.what.contains("AKIAOOOOOOOOOOOOOOOO stays Active: it was used"));
         assert_eq!(story.next, Some((t(500), "the gate is looked at again".into())));
+    }
+
+    #[test]
+    fn whoever_still_uses_a_key_is_to_be_found_and_nobody_where_a_freeze_keeps_it() {
+        // An hour and a quarter after the promotion its users should have changed over.
+        for (used, find) in [(Some(90), false), (Some(4600), false), (Some(4601), true), (None, true)] {
+            let last_use = LastUse { at: used.map(t), service: None, region: None };
+            let mut document = superseding(Phase::Overlap);
+            document.gate =
+                Some(GateReport { at: t(5000), last_use, shut: Some("it stays".into()), callers: vec![] });
+            let story = tell(&run(ExecutionStatus::Running, Some(document)), "u");
+            assert_eq!(story.todo.starts_with("Find who still uses"), find, "{used:?}");
+        }
     }
 
     #[test]

@@ -57,8 +57,8 @@ Examples:
 An editor that knows YAML completes and checks a policy whose first line names the schema:
   # yaml-language-server: $schema=fleet.schema.json
 
-Campaigns follow the policy that was pushed last. A policy with a mistake is not pushed. To see what one would
-change, leave --yes away and answer no.
+Campaigns follow the policy that was pushed last, and its freezes hold runs under way as well. A policy with a mistake
+is not pushed. To see what one would change, leave --yes away and answer no.
 
 A policy, of which every part may be left out:
 {SAMPLE}")))]

@@ -121,7 +121,8 @@ pub(super) fn words(policy: &FleetPolicy) -> Vec<String> {
     let limits = &policy.limits;
     lines.push(format!("A plan rotates {} keys at most.", limits.keys_per_run));
     lines.extend(limits.freeze.iter().map(|freeze| {
-        format!("Nothing is rotated from {} to {} ({}).", freeze.from, freeze.until, freeze.reason)
+        let (from, until, reason) = (freeze.from, freeze.until, &freeze.reason);
+        format!("Nothing is rotated, and no old key is taken away, from {from} to {until} ({reason}).")
     }));
     if !policy.regions.is_empty() {
         lines.push(format!("Secrets are looked for in {}.", policy.regions.join(", ")));

@@ -335,7 +335,7 @@ pub struct Limits {
     /// How many of a wave may fail before a run over all of them stops, in percent. A plan alone has no use for it.
     #[serde(default = "failure_tolerance_percent")]
     pub failure_tolerance_percent: u8,
-    /// When nothing is rotated.
+    /// When nothing is rotated, and no superseded key is made Inactive or deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<Freeze>,
 }
