@@ -1,4 +1,5 @@
-//! The installation's switch: paused and dry-run change nothing and say what they would have done.
+//! The installation's switch: paused and dry-run change nothing and say what they would have done. And the freezes that
+//! are read with it.
 //!
 //! All runs read this one switch, so its tests have the cloud for themselves and put it back whatever happens.
 
@@ -10,10 +11,11 @@ use crate::cloud::Cloud;
 use crate::run::{brief_but, new_id};
 use crate::scene::Scene;
 
-/// Runs a test of the switch, and turns it back to live even where the test fails.
+/// Runs a test of the switch, and turns it back to live, and ends every freeze, even where the test fails.
 async fn then_live(cloud: &Arc<Cloud>, test: impl Future<Output = ()> + Send + 'static) {
     let result = tokio::spawn(test).await;
     cloud.switch("live").await;
+    cloud.set_parameter("freeze", "[]").await;
     if let Err(failed) = result {
         std::panic::resume_unwind(failed.into_panic());
     }
@@ -66,6 +68,31 @@ async fn a_pause_in_the_overlap_leaves_the_old_key_active_until_it_ends() {
         assert_eq!(scene.keys().await.get(&old.id), Some(&true));
         cloud.switch("live").await;
         run.end().await.expect("Completed");
+        assert_ne!(scene.expect_one_working_key().await.id, old.id);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_freeze_leaves_the_old_key_active_until_its_end_and_longer_than_the_longest_overlap() {
+    let Some(cloud) = Cloud::alone().await else { return };
+    let inner = Arc::clone(&cloud);
+    then_live(&cloud, async move {
+        let cloud = inner;
+        let (scene, old) = Scene::managed(&cloud, "freeze").await;
+        let from = jiff::Timestamp::now();
+        let until = from + jiff::SignedDuration::from_secs(30);
+        let freezes = json!([{ "from": from, "until": until, "reason": "a move" }]);
+        cloud.set_parameter("freeze", &freezes.to_string()).await;
+        let policy = brief_but(&json!({ "max_overlap": "10s" }));
+        let run = scene.start_with(&new_id(), json!({ "policy": policy })).await;
+        run.reaches("NotifyStillInUse").await;
+        // Not tried out: a call with it now would be a late use.
+        assert_eq!(scene.keys().await.get(&old.id), Some(&true));
+        run.end().await.expect("Completed");
+        let calls = run.requests().await;
+        let off = calls.iter().find(|call| call.action == "UpdateAccessKey").unwrap();
+        assert!(off.time >= until, "made Inactive at {}, before {until}", off.time);
         assert_ne!(scene.expect_one_working_key().await.id, old.id);
     })
     .await;
