@@ -1,5 +1,7 @@
 //! What Step Functions knows of runs.
 
+use std::time::Duration;
+
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::types::ExecutionStatus;
 use jiff::Timestamp;
@@ -31,7 +33,7 @@ pub async fn at_work(
     let mut found = RunState::NotOurs;
     let mut turned_back: Option<(Timestamp, bool)> = None;
     for run in runs {
-        let (state, back) = known(sfn, execution, *run, secret).await?;
+        let Known { state, back, .. } = known(sfn, execution, *run, secret).await?;
         if let Some(since) = back.filter(|since| turned_back.is_none_or(|(last, _)| last <= *since)) {
             turned_back = Some((since, state.leaked()));
         }
@@ -67,40 +69,65 @@ pub async fn state_of(
     run: RunId,
     secret: (&SecretArn, &str),
 ) -> Result<RunState, StepError> {
-    known(sfn, execution, run, secret).await.map(|(state, _)| state)
+    known(sfn, execution, run, secret).await.map(|known| known.state)
 }
 
-/// What one run is to a secret, and since when, where it turned a promotion back.
-async fn known(
+/// The longest that a step of a run may be at work once its execution has ended: whoever stops an execution does not
+/// stop the Lambda that it waits for.
+const IN_FLIGHT: Duration = Duration::from_mins(3);
+
+/// What one run is to a secret.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// Whether it is at work.
+    pub state: RunState,
+    /// Since when, where it turned a promotion back.
+    back: Option<Timestamp>,
+    /// When it ended.
+    stopped: Option<Timestamp>,
+}
+
+impl Known {
+    const NOT_OURS: Self = Self { state: RunState::NotOurs, back: None, stopped: None };
+
+    /// Whether a step of it may be at work still, though it has ended.
+    pub fn may_be_in_flight(&self, now: Timestamp) -> bool {
+        let since = |stopped| Duration::try_from(now.duration_since(stopped)).unwrap_or_default();
+        self.state.ended().is_some() && self.stopped.is_none_or(|stopped| since(stopped) < IN_FLIGHT)
+    }
+}
+
+/// What one run is to a secret, and when it began or ended to be so.
+pub async fn known(
     sfn: &Client,
     execution: &str,
     run: RunId,
     secret: (&SecretArn, &str),
-) -> Result<(RunState, Option<Timestamp>), StepError> {
-    const NOT_OURS: (RunState, Option<Timestamp>) = (RunState::NotOurs, None);
-    let Some(arn) = sibling(execution, run) else { return Ok(NOT_OURS) };
+) -> Result<Known, StepError> {
+    let Some(arn) = sibling(execution, run) else { return Ok(Known::NOT_OURS) };
     if arn == execution {
         // This very run, started anew by a retry of its first step.
-        return Ok((RunState::Ended(run), None));
+        return Ok(Known { state: RunState::Ended(run), ..Known::NOT_OURS });
     }
     let reply = match sfn.describe_execution().execution_arn(&arn).send().await {
         Ok(reply) => reply,
         Err(error) => {
             let error = StepError::from_sdk("states:DescribeExecution", &error);
             let unknown = error.is_refused(&["ExecutionDoesNotExist"]);
-            return if unknown { Ok(NOT_OURS) } else { Err(error) };
+            return if unknown { Ok(Known::NOT_OURS) } else { Err(error) };
         }
     };
     let (secret, name) = secret;
     let asked: Option<Request> = reply.input().and_then(|input| serde_json::from_str(input).ok());
     let Some(asked) = asked.filter(|asked| names(&asked.secret, secret, name)) else {
-        return Ok(NOT_OURS);
+        return Ok(Known::NOT_OURS);
     };
     let running = matches!(reply.status(), ExecutionStatus::Running | ExecutionStatus::PendingRedrive);
     let state = if running { RunState::Running(run) } else { RunState::Ended(run) };
     let started = timestamp(reply.start_date()).unwrap_or(Timestamp::MIN);
     let back = asked.roll_back.then_some(started);
-    Ok((state.knowing(asked.reason == Reason::Leaked), back))
+    let stopped = reply.stop_date().and_then(timestamp);
+    Ok(Known { state: state.knowing(asked.reason == Reason::Leaked), back, stopped })
 }
 
 /// Whether what a request called the secret is this secret: its name, its ARN, or its ARN without the six

@@ -135,7 +135,7 @@ async fn claim(
     ctx: &Context,
 ) -> Result<bool, StepError> {
     for round in 0..2 {
-        let mut ended: Vec<RunId> = Vec::new();
+        let (mut ended, mut in_flight): (Vec<RunId>, Vec<RunId>) = (Vec::new(), Vec::new());
         let secret = secrets::describe(store, doc.secret()?.as_str()).await?;
         if !secret.labelled(CURRENT).is_some_and(|current| expected.contains(&&current)) {
             if doc.phase != Phase::TakeOver {
@@ -164,7 +164,8 @@ async fn claim(
             doc.phase != Phase::TakeOver && is_at(CURRENT) && secret.carries(version, &doc.run.label());
         let of = (&secret.arn, secret.name.as_str());
         for (on, run) in secret.claims().into_iter().filter(|(_, run)| *run != doc.run) {
-            let state = executions::state_of(sfn, &doc.execution, run, of).await?;
+            let known = executions::known(sfn, &doc.execution, run, of).await?;
+            let state = known.state;
             if let Some(rival) = state.running().filter(|_| !moved) {
                 executions::leave((sfn, &doc.execution), store, &secret, version, doc.run).await?;
                 let text = format!("Run {rival} is at work on user {}.", doc.user_name());
@@ -176,7 +177,12 @@ async fn claim(
             if state.ended().is_some() && !(state.leaked() && on == *version) {
                 ended.push(run);
             }
+            // It may yet move AWSCURRENT to the version that its label, and nothing else, leads from.
+            if on != *version && known.may_be_in_flight(ctx.clock.now()) {
+                in_flight.push(run);
+            }
         }
+        ended.retain(|run| !in_flight.contains(run));
         if round == 0 {
             secrets::claim(store, &secret, version, doc.run, &ended).await?;
         } else {

@@ -157,6 +157,8 @@ pub struct Execution {
     pub input: String,
     /// When it began.
     pub started: Timestamp,
+    /// When it ended.
+    pub stopped: Option<Timestamp>,
     /// What it returned.
     pub output: Option<String>,
 }

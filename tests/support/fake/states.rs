@@ -107,20 +107,36 @@ impl State {
         if let Some(output) = execution.output.as_ref().filter(|_| execution.status == "SUCCEEDED") {
             reply["output"] = output.clone().into();
         }
+        if let Some(stopped) = execution.stopped {
+            reply["stopDate"] = stopped.as_second().into();
+        }
         Ok(Body::Json(reply))
     }
 
     fn stop_execution(&mut self, request: &Request) -> Answer {
         let arn = request.text("executionArn");
         let now = self.now();
-        let Some(execution) = self.executions.get_mut(arn) else { return no_execution(arn) };
+        let Some(status) = self.executions.get(arn).map(|execution| execution.status.as_str()) else {
+            return no_execution(arn);
+        };
         // One that came to an end by itself is no longer there to be stopped; stopping twice is as good as once.
-        match execution.status.as_str() {
-            "RUNNING" => "ABORTED".clone_into(&mut execution.status),
-            "ABORTED" => {}
-            _ => return refuse("ValidationException", "Execution is not running"),
+        if !["RUNNING", "ABORTED"].contains(&status) {
+            return refuse("ValidationException", "Execution is not running");
         }
+        self.stop(arn);
         Ok(Body::Json(json!({"stopDate": now.as_second()})))
+    }
+
+    /// Stops an execution that runs; false where it does not. A step of it that is at work goes on.
+    pub fn stop(&mut self, arn: &str) -> bool {
+        let now = self.now();
+        let running = self.executions.get_mut(arn).filter(|execution| execution.status == "RUNNING");
+        running
+            .map(|execution| {
+                "ABORTED".clone_into(&mut execution.status);
+                execution.stopped = Some(now);
+            })
+            .is_some()
     }
 
     fn answer_task(&mut self, request: &Request) -> Answer {
@@ -150,6 +166,7 @@ impl State {
             status: "RUNNING".into(),
             input,
             started: self.now(),
+            stopped: None,
             output: None,
         };
         self.executions.insert(arn.to_owned(), execution);
@@ -157,10 +174,12 @@ impl State {
 
     /// Notes how an execution ended; one that was stopped stays stopped.
     pub fn execution_ended(&mut self, arn: &str, status: &str, output: Option<&Value>) {
+        let now = self.now();
         if let Some(execution) =
             self.executions.get_mut(arn).filter(|execution| execution.status == "RUNNING")
         {
             status.clone_into(&mut execution.status);
+            execution.stopped = Some(now);
             execution.output = output.map(Value::to_string);
         }
     }

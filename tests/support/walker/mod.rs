@@ -166,7 +166,7 @@ impl<'a> Walker<'a> {
             }
             let control = (self.at_door)(&name, &document);
             if control == Control::Stop {
-                self.fake.state().executions.get_mut(&self.arn).unwrap().status = "ABORTED".into();
+                self.fake.state().stop(&self.arn);
                 return End::Stopped(document);
             }
             self.enter(&name, &document);

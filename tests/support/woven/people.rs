@@ -103,13 +103,7 @@ impl Deed {
                 let versions = &mut state.secret_mut(SECRET).versions;
                 versions.iter_mut().any(|version| version.stages.remove("AWSPENDING"))
             }
-            Self::StopsTheRun => state.executions.get_mut(&arn).is_some_and(|execution| {
-                let runs = execution.status == "RUNNING";
-                if runs {
-                    "ABORTED".clone_into(&mut execution.status);
-                }
-                runs
-            }),
+            Self::StopsTheRun => state.stop(&arn),
             Self::Pauses => {
                 state.parameters.insert(MODE.into(), "paused".into());
                 true

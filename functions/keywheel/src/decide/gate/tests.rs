@@ -170,15 +170,15 @@ fn stands_down_where_the_secret_moved_and_finishes_where_somebody_was_faster() {
     assert_eq!(gone.decide(), Gate::Gone);
 }
 
-fn frozen(until: Option<i64>) -> Option<Frozen> {
-    Some(Frozen { until: until.map(at), why: "a freeze holds".into() })
+fn frozen(until: Option<i64>) -> Frozen {
+    Frozen { until: until.map(at), why: "a freeze holds".into() }
 }
 
 #[test]
 fn in_a_freeze_a_quiet_key_stays_until_its_end_and_is_looked_at_every_day() {
     let in_freeze = |now, until| {
         let mut world = world(now, Some(P));
-        world.facts.frozen = frozen(Some(until));
+        world.facts.frozen = Some(frozen(Some(until)));
         world.decide()
     };
     let wait = |next| Gate::Wait(at(next), "a freeze holds".into());
@@ -196,7 +196,7 @@ fn a_freeze_lengthens_the_longest_overlap_and_holds_nobody() {
     for (when_still_in_use, then) in [(WhenStillInUse::Deactivate, true), (WhenStillInUse::Hold, false)] {
         let mut late = world(end, Some(SETTLED + 1));
         late.policy.when_still_in_use = when_still_in_use;
-        late.facts.frozen = frozen(Some(end + HOUR));
+        late.facts.frozen = Some(frozen(Some(end + HOUR)));
         let Gate::Wait(next, why) = late.decide() else { panic!("{:?}", late.decide()) };
         assert_eq!(next, at(end + HOUR));
         // What stands against the key besides is said with it, where it would be held.
@@ -209,7 +209,7 @@ fn a_freeze_lengthens_the_longest_overlap_and_holds_nobody() {
     }
     // A quiet key goes, however long the freeze was.
     let mut quiet = world(end + 90 * 24 * HOUR, Some(P));
-    quiet.facts.frozen = frozen(Some(end + 90 * 24 * HOUR + 1));
+    quiet.facts.frozen = Some(frozen(Some(end + 90 * 24 * HOUR + 1)));
     assert!(matches!(quiet.decide(), Gate::Wait(..)));
     quiet.facts.frozen = None;
     assert_eq!(quiet.decide(), Gate::Open);
@@ -222,7 +222,7 @@ fn a_freeze_without_a_known_end_keeps_the_gate_shut_whoever_says_otherwise_and_t
         let unknown = |now| {
             let mut world = world(now, Some(P));
             world.policy.when_still_in_use = when_still_in_use;
-            world.facts.frozen = frozen(None);
+            world.facts.frozen = Some(frozen(None));
             world.decide()
         };
         assert_eq!(unknown(QUIET_AT), Gate::Wait(at(QUIET_AT + 4 * HOUR), "a freeze holds".into()));
@@ -236,7 +236,7 @@ fn no_freeze_holds_a_leaked_key_or_keeps_a_run_from_what_is_over() {
     for until in [None, Some(QUIET_AT + HOUR)] {
         let in_freeze = |now| {
             let mut world = world(now, Some(P));
-            world.facts.frozen = frozen(until);
+            world.facts.frozen = Some(frozen(until));
             world
         };
         let mut leaked = in_freeze(P + 1);
@@ -290,7 +290,7 @@ fn a_freeze_of_a_year_fits_into_a_history_beside_the_looks_that_come_before_it()
     let year = P + 365 * 24 * HOUR;
     let (mut looks, mut world) = (0, world(P + 14 * 24 * HOUR, Some(P)));
     while world.facts.now < at(year) {
-        world.facts.frozen = frozen(Some(year));
+        world.facts.frozen = Some(frozen(Some(year)));
         let Gate::Wait(next, _) = world.decide() else { panic!("{:?}", world.decide()) };
         assert!(next > world.facts.now);
         (world.facts.now, looks) = (next, looks + 1);
