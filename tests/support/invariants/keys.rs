@@ -5,7 +5,7 @@ use keywheel::incident::{Record, RecordState};
 use keywheel::rotation::{Reason, Request as Input};
 
 use super::{Before, current_is_good, labels};
-use crate::fake::{Call, Maker, Request, State};
+use crate::fake::{Call, Key, Maker, Request, State};
 use crate::functions::STAGE;
 
 /// P2, for the two calls that could take a key away.
@@ -53,20 +53,41 @@ pub(super) fn nothing_of_a_strangers(
     if leaked && replaced_as_leaked(state).is_some() && !evidence_over {
         broken.push(format!("P2: a leaked key was deleted, {}", key.id));
     }
-    // What people switched on and off again between two looks leaves no trace but uses.
-    let ours = state.calls.iter().rfind(|call| {
-        call.name == "iam:UpdateAccessKey"
-            && call.status == 200
-            && call.params["AccessKeyId"] == *key.id
-            && call.params["Status"] == "Inactive"
-    });
-    let since = ours.filter(|_| watch.by_people.contains(&key.id)).map_or(key.changed(), |call| call.at);
+    // What people switched on and off again between two looks leaves no trace but uses. The grace began when a run made
+    // the key Inactive, or when it found it so after the promotion.
+    let since = if watch.by_people.contains(&key.id) {
+        made_inactive(state, &key.id).or_else(|| off_since_promotion(state, key)).unwrap_or(key.changed())
+    } else {
+        key.changed()
+    };
     let inactive_for = state.now().duration_since(since);
     if (key.was_current || retired || evidence_over)
         && inactive_for < SignedDuration::try_from(watch.grace).unwrap()
     {
         broken.push(format!("P2: key {} was deleted after {inactive_for:#} of grace", key.id));
     }
+}
+
+/// When one of our calls made the key Inactive last.
+fn made_inactive(state: &State, key: &str) -> Option<Timestamp> {
+    let ours = state.calls.iter().rfind(|call| {
+        call.name == "iam:UpdateAccessKey"
+            && call.status == 200
+            && call.params["AccessKeyId"] == *key
+            && call.params["Status"] == "Inactive"
+    });
+    ours.map(|call| call.at)
+}
+
+/// When the key was first made Inactive since AWSCURRENT moved.
+fn off_since_promotion(state: &State, key: &Key) -> Option<Timestamp> {
+    let moved = state.calls.iter().rfind(|call| {
+        call.name == "secretsmanager:UpdateSecretVersionStage"
+            && call.status == 200
+            && call.params["VersionStage"] == "AWSCURRENT"
+    });
+    let moved = moved.map_or(Timestamp::MIN, |call| call.at);
+    key.changes.iter().find(|(at, active)| !active && *at >= moved).map(|(at, _)| *at)
 }
 
 /// Whether a person has closed the incident of a leaked key, and its evidence time has passed.
