@@ -32,7 +32,7 @@ pub(crate) struct PlanArgs {
 
 /// A policy with everything in it, as the help shows it.
 pub(crate) const SAMPLE: &str =
-    "  defaults: {frequency: 90d}             # or daily, weekly, monthly; single durations override it
+    "  defaults: {frequency: 90d, warn: 7d}   # or daily, weekly, monthly; single durations override it
   rules:                                 # the first that fits decides
     - name: mail
       match: {user: \"svc-mail-*\"}        # also path, account, and tags of the secret

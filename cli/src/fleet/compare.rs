@@ -265,6 +265,7 @@ fn terms(decided: &Decided) -> Vec<(&'static str, String)> {
         ("wave", terms.wave.to_string()),
         ("owner", terms.owner.clone().unwrap_or_else(|| "nobody".to_owned())),
         ("max_age", terms.max_age.to_string()),
+        ("warn", terms.warn.as_ref().map_or_else(|| "never".to_owned(), ToString::to_string)),
         ("overlap", policy.overlap.to_string()),
         ("max_overlap", policy.max_overlap.to_string()),
         ("quiet_window", policy.quiet_window.to_string()),

@@ -96,8 +96,9 @@ pub(super) async fn tags(place: &Place, secret: &SecretArn) -> Result<BTreeMap<S
 fn said(terms: &Terms) -> String {
     let policy = &terms.policy;
     let owner = terms.owner.as_deref().map_or_else(String::new, |owner| format!(", owner {owner}"));
+    let warn = terms.warn.map_or_else(String::new, |warn| format!(", told {warn} before"));
     format!(
-        "due at {}, overlap {} to {}, quiet window {}, grace {}, wave {}{owner}",
+        "due at {}{warn}, overlap {} to {}, quiet window {}, grace {}, wave {}{owner}",
         terms.max_age, policy.overlap, policy.max_overlap, policy.quiet_window, policy.grace, terms.wave
     )
 }

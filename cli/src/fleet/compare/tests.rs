@@ -121,6 +121,20 @@ fn another_rule_wave_or_exemption_is_told_of_whom_it_concerns() {
 }
 
 #[test]
+fn a_warning_that_comes_earlier_is_told_of_whom_it_concerns() {
+    let estate = estate(&[("svc-a", 40), ("svc-b", 5)]);
+    let warned = |warn: &str| side(&estate, json!({ "defaults": { "warn": warn } }));
+    for (before, after, words) in [
+        (side(&estate, json!({})), warned("7d"), "warn never -> 7days"),
+        (warned("7d"), warned("14d"), "warn 7days -> 14days"),
+    ] {
+        let changes = Changes::between(&before, &after);
+        assert_eq!(users(&changes, Kind::Other), ["svc-a", "svc-b"]);
+        assert_eq!(changes.users[0].words(), words);
+    }
+}
+
+#[test]
 fn keys_that_wait_for_their_turn_are_due_all_the_same() {
     let estate = estate(&[("svc-a", 100), ("svc-b", 99)]);
     let after = json!({ "limits": { "keys_per_run": 1 } });

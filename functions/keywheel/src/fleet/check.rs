@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::policy::{FleetPolicy, Match, Settings, Terms};
+use super::policy::{FleetPolicy, Match, SHORTEST_WARNING, Settings, Terms};
 use crate::policy::{SHORTEST_QUIET_WINDOW, Span};
 
 /// One mistake.
@@ -164,9 +164,13 @@ const SHORTEST: Span = Span::hours(1);
 /// What of the durations that hold together does not go together. `set` is the layer that is to blame.
 fn terms(terms: &Terms, set: &Settings, place: &str, found: &mut Vec<Mistake>) {
     let policy = &terms.policy;
-    for (field, span) in [("overlap", set.overlap), ("grace", set.grace)] {
-        if span.is_some_and(|span| span < SHORTEST) {
-            found.push(Mistake::new(format!("{place}.{field}"), format!("it is shorter than {SHORTEST}")));
+    for (field, span, shortest) in [
+        ("overlap", set.overlap, SHORTEST),
+        ("grace", set.grace, SHORTEST),
+        ("warn", set.warn, SHORTEST_WARNING),
+    ] {
+        if span.is_some_and(|span| span < shortest) {
+            found.push(Mistake::new(format!("{place}.{field}"), format!("it is shorter than {shortest}")));
         }
     }
     // At the first field of the layer that takes part; where it sets none of them, a layer below is to blame.
@@ -207,6 +211,12 @@ fn terms(terms: &Terms, set: &Settings, place: &str, found: &mut Vec<Mistake>) {
             policy.cache, policy.quiet_window, policy.max_overlap
         );
         blame(&[max_overlap, quiet, ("cache", set.cache.is_some()), frequency], what);
+    }
+    if let Some(warn) = terms.warn
+        && warn >= terms.max_age
+    {
+        let what = format!("a key is due at {}, and its owner cannot be told {warn} before", terms.max_age);
+        blame(&[("warn", set.warn.is_some()), max_age, frequency], what);
     }
     if set.wave.is_some_and(|wave| wave > LAST_WAVE) {
         found.push(Mistake::new(format!("{place}.wave"), format!("waves are numbered 0 to {LAST_WAVE}")));

@@ -1,7 +1,7 @@
 //! The fleet's policy document: how old keys may become, for whom, in which order, and what holds a run up.
 //!
 //! ```yaml
-//! defaults: {frequency: 90d}
+//! defaults: {frequency: 90d, warn: 7d}
 //! rules:
 //!   - name: mail
 //!     match: {user: "svc-mail-*"}
@@ -95,6 +95,9 @@ pub struct Settings {
     /// The age at which a key is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Span>,
+    /// How long before a key is due its owner is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warn: Option<Span>,
     /// See [`Policy::overlap`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<Span>,
@@ -124,11 +127,17 @@ pub struct Settings {
 /// The wave of users for whom none is set.
 pub const USUAL_WAVE: u32 = 1;
 
+/// The shortest time before a key is due in which anybody is told: campaigns come once a day.
+pub const SHORTEST_WARNING: Span = Span::days(1);
+
 /// What holds for one user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Terms {
     /// The age at which a key is due.
     pub max_age: Span,
+    /// How long before that its owner is told; `None`: nobody is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warn: Option<Span>,
     /// The durations of its rotation.
     #[serde(flatten)]
     pub policy: Policy,
@@ -141,7 +150,13 @@ pub struct Terms {
 impl Default for Terms {
     fn default() -> Self {
         let usual = Frequency::Quarterly;
-        Self { max_age: usual.max_age(), policy: usual.durations(), wave: USUAL_WAVE, owner: None }
+        Self {
+            max_age: usual.max_age(),
+            warn: None,
+            policy: usual.durations(),
+            wave: USUAL_WAVE,
+            owner: None,
+        }
     }
 }
 
@@ -158,8 +173,11 @@ impl Terms {
                 Self { max_age: frequency.max_age(), policy, ..self.clone() }
             },
         );
+        let max_age = set.max_age.unwrap_or(base.max_age);
         Self {
-            max_age: set.max_age.unwrap_or(base.max_age),
+            max_age,
+            // Of keys that live for a day nobody can be told in time: a layer that makes them so asks for no warnings.
+            warn: set.warn.or(base.warn.filter(|_| max_age > SHORTEST_WARNING)),
             policy: Policy {
                 overlap: set.overlap.unwrap_or(base.policy.overlap),
                 max_overlap: set.max_overlap.unwrap_or(base.policy.max_overlap),
@@ -408,6 +426,11 @@ impl FleetPolicy {
     pub fn usual(&self) -> Terms {
         Terms::default().with(&self.defaults)
     }
+
+    /// Whether anybody is told of a key before it is due.
+    pub fn warns(&self) -> bool {
+        self.defaults.warn.is_some() || self.rules.iter().any(|rule| rule.set.warn.is_some())
+    }
 }
 
 #[cfg(test)]
@@ -445,6 +468,27 @@ mod tests {
         assert_eq!((terms.policy.max_overlap, terms.wave), (Span::hours(10), 4));
         let owned = terms.with(&Settings { owner: Some("a".into()), ..Settings::default() });
         assert_eq!(owned.with(&Settings::default()).owner.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_warning_comes_from_the_layer_below_unless_the_keys_live_too_short_for_one() {
+        let set = |json: &str| serde_json::from_str::<Settings>(json).unwrap();
+        let below = Terms::default().with(&set(r#"{"warn": "7d"}"#));
+        let warn = |json: &str| below.with(&set(json)).warn;
+        assert_eq!(warn("{}"), Some(Span::days(7)));
+        assert_eq!(warn(r#"{"frequency": "monthly"}"#), Some(Span::days(7)));
+        // What does not fit and could be shorter is told by the check.
+        assert_eq!(warn(r#"{"frequency": "weekly"}"#), Some(Span::days(7)));
+        assert_eq!(warn(r#"{"frequency": "weekly", "warn": "1d"}"#), Some(Span::days(1)));
+        for short in [r#"{"frequency": "daily"}"#, r#"{"max_age": "24h"}"#] {
+            assert_eq!(warn(short), None, "{short}");
+        }
+        assert_eq!(warn(r#"{"frequency": "daily", "max_age": "25h"}"#), Some(Span::days(7)));
+        assert_eq!(Terms::default().warn, None);
+        let policy = |json: &str| serde_json::from_str::<FleetPolicy>(json).unwrap();
+        assert!(!policy(r#"{"rules": [{"name": "a"}]}"#).warns());
+        assert!(policy(r#"{"defaults": {"warn": "7d"}}"#).warns());
+        assert!(policy(r#"{"rules": [{"name": "a"}, {"name": "b", "set": {"warn": "7d"}}]}"#).warns());
     }
 
     #[test]

@@ -60,6 +60,19 @@ fn every_kind_of_mistake_is_named_at_its_place() {
         (json!({"defaults": {"cache": "14d"}}), "defaults.cache", "ever fall quiet"),
         (json!({"defaults": {"when_still_in_use": "delete"}}), "defaults.when_still_in_use", "`delete`"),
         (json!({"defaults": {"wave": -1}}), "defaults.wave", "invalid value"),
+        (json!({"defaults": {"warn": "23h"}}), "defaults.warn", "shorter than 1day"),
+        (json!({"defaults": {"warn": "90d"}}), "defaults.warn", "cannot be told 90days before"),
+        (set("warn", json!("0s")), "rules[0].set.warn", "shorter than 1day"),
+        (
+            json!({"defaults": {"warn": "7d"}, "rules": [{"name": "a", "set": {"frequency": "weekly"}}]}),
+            "rules[0].set.frequency",
+            "due at 7days, and its owner cannot be told 7days before",
+        ),
+        (
+            json!({"defaults": {"warn": "25d"}, "rules": [{"name": "a", "set": {"max_age": "22d"}}]}),
+            "rules[0].set.max_age",
+            "cannot be told",
+        ),
         (set("wave", json!(100)), "rules[0].set.wave", "0 to 99"),
         (set("owner", json!(" ")), "rules[0].set.owner", "has a name"),
         (set("max_age", json!("800d")), "rules[0].set.max_age", "longer than a year"),
@@ -106,6 +119,17 @@ fn every_kind_of_mistake_is_named_at_its_place() {
         assert_eq!(at, place, "{said}");
         assert!(words.contains(what), "{said}");
     }
+}
+
+#[test]
+fn a_warning_comes_a_day_before_a_key_is_due_or_earlier_and_daily_keys_have_none() {
+    for warn in ["1d", "24h", "89d 23h"] {
+        assert_eq!(mistakes(json!({"defaults": {"warn": warn}})), [""; 0], "{warn}");
+    }
+    let daily = json!({"defaults": {"warn": "7d"}, "rules": [{"name": "a", "set": {"frequency": "daily"}}]});
+    assert_eq!(mistakes(daily), [""; 0]);
+    let asked = rule(&json!({"set": {"frequency": "daily", "warn": "1d"}}));
+    assert!(mistake(&asked).starts_with("rules[0].set.warn: a key is due at 1day"), "{asked}");
 }
 
 #[test]

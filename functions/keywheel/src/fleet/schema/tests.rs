@@ -14,12 +14,14 @@ use super::SCHEMA;
 use crate::fleet::FleetPolicy;
 
 /// Mistakes of fields together, and of durations, which a pattern cannot compare: `policy check` alone tells them.
-const TOLD_BY_CHECK: [&str; 7] = [
+const TOLD_BY_CHECK: [&str; 9] = [
     "is longer than the longest overlap",
     "have passed",
     "answer for",
     "ever fall quiet",
     "shorter than 1h",
+    "shorter than 1day",
+    "cannot be told",
     "longer than a year",
     "it ends at",
 ];
@@ -94,8 +96,9 @@ fn texts(list: &Value) -> BTreeSet<&str> {
 /// A policy that leaves nothing out, as it is written.
 fn everything() -> Value {
     let set = json!({
-        "frequency": "90d", "max_age": "90d", "overlap": "24h", "max_overlap": "14d", "quiet_window": "24h",
-        "grace": "7d", "cache": "1h", "when_still_in_use": "hold", "wave": 2, "owner": "mail@example.com",
+        "frequency": "90d", "max_age": "90d", "warn": "7d", "overlap": "24h", "max_overlap": "14d",
+        "quiet_window": "24h", "grace": "7d", "cache": "1h", "when_still_in_use": "hold", "wave": 2,
+        "owner": "mail@example.com",
     });
     let policy = json!({
         "defaults": &set,
