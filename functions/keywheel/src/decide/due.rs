@@ -3,6 +3,7 @@
 //! Whatever could not be read is skipped and said, never rotated.
 
 mod findings;
+mod soon;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ use crate::fleet::policy::{Exemption, Terms};
 use crate::fleet::rules::{Decided, Standing, Subject};
 use crate::ids::{AccessKeyId, SecretArn};
 use crate::key::{self, KeyFacts};
+
+pub use soon::{Calendar, Soon, calendar};
 
 /// How the credential report calls the account's root user.
 pub const ROOT: &str = "<root_account>";
