@@ -28,8 +28,12 @@ pub(super) fn plan(doc: &Campaign) -> String {
     if !doc.request.secrets.is_empty() {
         return format!("{} keys of the secrets that were named", counts.rotate);
     }
+    let warned = match counts.warned {
+        0 => String::new(),
+        warned => format!("; of {warned} that are due soon the owners are told"),
+    };
     format!(
-        "{} keys of {} users to rotate, {} left alone, {} to look at, {} could not be read",
+        "{} keys of {} users to rotate, {} left alone, {} to look at, {} could not be read{warned}",
         counts.rotate, counts.users, counts.skip, counts.find, counts.unread
     )
 }
@@ -225,6 +229,9 @@ mod tests {
         let doc = late.document.as_mut().unwrap();
         doc.settle(t(300));
         assert!(now(&late).ends_with("and is looked at again at 1970-01-01 00:05:00 UTC."), "{}", now(&late));
+        let mut warned = document();
+        warned.counts.warned = 3;
+        assert!(plan(&warned).ends_with("could not be read; of 3 that are due soon the owners are told"));
         let mut named = document();
         named.request.secrets = vec!["app/mail".into()];
         assert_eq!(plan(&named), "30 keys of the secrets that were named");

@@ -5,6 +5,8 @@
 //! bucket is named after the campaign and the batch, and a rotation's id after the campaign and the secret: a step that
 //! runs twice writes the same and starts the same.
 
+mod warnings;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -157,6 +159,9 @@ pub struct Counts {
     pub find: usize,
     /// Users, rows and regions that could not be read; they are among those left alone or found.
     pub unread: usize,
+    /// Users whose owner is told that their key is due soon.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub warned: usize,
 }
 
 /// Users that are rotated together.
@@ -254,6 +259,10 @@ pub struct Campaign {
     pub outcome: Option<Outcome>,
     /// Why.
     pub why: Option<Why>,
+    /// The campaigns whose warnings of keys that are due soon are in the outbox: this one, and those before it that
+    /// could not tell them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub carries: Vec<RunId>,
     /// The outbox, sent and unsent.
     #[serde(default)]
     pub notices: Vec<Notice>,
@@ -303,6 +312,7 @@ impl Campaign {
             failed: Vec::new(),
             outcome: None,
             why: None,
+            carries: Vec::new(),
             notices: Vec::new(),
             delivery: Delivery::Pending,
             error: None,
@@ -412,7 +422,11 @@ impl Campaign {
 
     /// Puts a notice into the outbox, once.
     pub fn announce(&mut self, at: Timestamp, kind: NoticeKind) {
-        let notice = Notice::new(self.campaign, kind, "", at, self.sentence(kind));
+        self.tell(Notice::new(self.campaign, kind, "", at, self.sentence(kind)));
+    }
+
+    /// Puts a notice into the outbox, unless one of its id is there.
+    fn tell(&mut self, notice: Notice) {
         if self.notices.iter().all(|known| known.id != notice.id) {
             self.notices.push(notice);
             self.delivery = Delivery::Pending;
@@ -421,7 +435,7 @@ impl Campaign {
 
     fn sentence(&self, kind: NoticeKind) -> String {
         if kind == NoticeKind::Planned {
-            let Counts { users, rotate, skip, find, unread } = self.counts;
+            let Counts { users, rotate, skip, find, unread, .. } = self.counts;
             let named = !self.request.secrets.is_empty();
             let of = if named { String::new() } else { format!(" of {users} users") };
             let waves = match self.waves.len() {
@@ -492,12 +506,16 @@ impl Outbox for Campaign {
         let (promoted, failed) = self.done();
         let whom = match notice.kind {
             NoticeKind::Planned => format!("{} keys", self.keys()),
+            NoticeKind::DueSoon => warnings::whose(notice),
             _ => format!("{promoted} keys promoted, {failed} failed"),
         };
         notice::subject(&format!("Campaign {}", what.map_or(notice.kind.name(), Outcome::name)), &whom)
     }
 
     fn detail(&self, notice: &Notice) -> Value {
+        if notice.kind == NoticeKind::DueSoon {
+            return self.warning(notice);
+        }
         let ended = notice.kind == NoticeKind::Ended;
         json!({
             "schema": self.schema,

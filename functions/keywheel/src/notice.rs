@@ -55,6 +55,8 @@ pub enum NoticeKind {
     SessionsFree,
     /// What a campaign is about to do.
     Planned,
+    /// Whose keys are due soon.
+    DueSoon,
     /// An event that changes nothing here, for a person to look at.
     Event,
     /// The run has its outcome.
@@ -85,6 +87,7 @@ impl NoticeKind {
             Self::RoleSessions => "RoleSessions",
             Self::SessionsFree => "SessionsFree",
             Self::Planned => "Planned",
+            Self::DueSoon => "DueSoon",
             Self::Event => "Event",
             Self::Ended => "Ended",
         }
