@@ -10,5 +10,6 @@ pub mod plan;
 pub mod policy;
 pub mod rules;
 pub mod schema;
+pub mod warned;
 
 pub use policy::FleetPolicy;
