@@ -18,6 +18,8 @@ mod pushed;
 mod stopped;
 #[path = "fleet/walker.rs"]
 mod walker;
+#[path = "fleet/warnings.rs"]
+mod warnings;
 
 use std::collections::BTreeSet;
 use std::time::Instant;

@@ -49,8 +49,8 @@ async fn scan(world: &World, input: Value) -> Value {
     world.functions.invoke("Scan", "scan", begin).await.unwrap()
 }
 
-/// The calls of the fleet's functions: over all that is due and over what is named, by the newest policy and by a
-/// version of it, with IAM's report and without.
+/// The calls of the fleet's functions: over all that is due, over what is named and over what is due soon, by the
+/// newest policy and by a version of it, with IAM's report and without.
 async fn seen_in_campaigns(seen: &mut Seen) {
     // Nobody has pushed a policy, and the batch is looked at while its rotation runs.
     let world = World::new();
@@ -72,6 +72,16 @@ async fn seen_in_campaigns(seen: &mut Seen) {
     world.fake.state().objects.push(policy);
     let campaign = scan(&world, json!({"secrets": [SECRET], "policy_version": "first"})).await;
     assert_eq!(campaign["policy_version"], "first");
+    note_calls(seen, &world);
+    // Owners are told ahead, and the campaign that was to tell them is asked for.
+    let world = World::new();
+    let key = world.current_key();
+    world.fake.state().age_key(&key, 85);
+    world.push_policy(json!({"defaults": {"warn": "7d"}}));
+    for _ in 0..2 {
+        let campaign = scan(&world, json!({"reason": "scheduled"})).await;
+        assert_eq!(campaign["counts"]["warned"], 1);
+    }
     note_calls(seen, &world);
     // IAM makes no report, and users are listed.
     let world = World::new();

@@ -485,9 +485,11 @@ fn what_is_kept_in_the_bucket_has_its_readers_and_writers_and_no_others() {
         "review s3:PutObject ${Bucket.Arn}/campaigns/*",
         "scan s3:GetObject ${Bucket.Arn}/campaigns/outcomes/*",
         "scan s3:GetObject ${Bucket.Arn}/policy/fleet.json",
+        "scan s3:GetObject ${Bucket.Arn}/warnings.json",
         "scan s3:GetObjectVersion ${Bucket.Arn}/policy/fleet.json",
         "scan s3:ListBucket Bucket.Arn",
         "scan s3:PutObject ${Bucket.Arn}/campaigns/*",
+        "scan s3:PutObject ${Bucket.Arn}/warnings.json",
     ];
     assert_eq!(found, expected.map(str::to_owned).into());
 }

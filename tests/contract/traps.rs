@@ -272,7 +272,17 @@ const TRAPS: [(u8, &str, Shown); 33] = [
             ),
         ]),
     ),
-    (29, "a missed run means a missed warning", NotYet("the fleet warns ahead")),
+    (
+        29,
+        "a missed run means a missed warning",
+        By(&[
+            ("tests/fleet/warnings.rs", "a_warning_whose_day_was_missed_goes_out_late_and_once"),
+            (
+                "functions/keywheel/src/decide/ahead/tests.rs",
+                "what_a_campaign_could_not_tell_is_told_by_the_next_under_the_same_id",
+            ),
+        ]),
+    ),
     (
         30,
         "an event names a key that is not the user's, a session's, the root's or a sample",

@@ -1,8 +1,11 @@
 //! The `Scan` state: the plan of a campaign, written where the machine's Map reads it.
 //!
-//! It changes nothing but the objects that are named after the campaign. Whatever could not be read is skipped and
-//! said, never rotated; a policy with a mistake starts nothing at all.
+//! It changes nothing but the objects that are named after the campaign, and what is remembered of warnings.
+//! Whatever could not be read is skipped and said, never rotated; a policy with a mistake starts nothing at all.
 
+mod ahead;
+
+use ahead::Ahead;
 use aws_types::SdkConfig;
 use facts::bucket::{Bucket, keep_outcome};
 use facts::{estate, executions, secrets};
@@ -10,8 +13,9 @@ use jiff::Timestamp;
 use keywheel::campaign::{
     Begin, Campaign, Counts, Failed, Item, NAMED, Outcome, POLICY, Request, outcome_of,
 };
+use keywheel::decide::ahead::held;
 use keywheel::decide::campaign::{self, Next};
-use keywheel::decide::due;
+use keywheel::decide::due::{self, Calendar};
 use keywheel::fleet::FleetPolicy;
 use keywheel::fleet::plan::{Action, Line};
 use keywheel::fleet::policy::{Exemption, Terms};
@@ -43,15 +47,20 @@ impl Step for Scan {
     type Input = Begin;
     type Output = Campaign;
 
-    /// Run twice, it makes the plan anew and writes it over the first one: nothing is started before it has ended.
+    /// Run twice, it makes the plan anew and writes it over the first one: nothing is started before it has ended. Whom
+    /// the first one has warned it warns again, in the same notices, and nobody else.
     async fn run(&self, begin: Begin, ctx: &Context) -> Result<Campaign, StepError> {
         let mut doc = Campaign::new(&begin, asked(&begin.input)?, &self.bucket);
         let config = aws::for_run(&self.config, doc.campaign);
         let bucket = Bucket::new(&config, &self.bucket);
         // On the heap: as one future, all that it reads is deeper than the compiler follows.
-        Box::pin(prepare(&config, &bucket, &mut doc, ctx)).await?;
+        let ahead = Box::pin(prepare(&config, &bucket, &mut doc, ctx)).await?;
         if doc.outcome.is_some() {
             keep_outcome(&bucket, &doc).await?;
+        }
+        // Last of all: what is remembered here the document is to tell, and nothing may fail between the two.
+        if let Some(ahead) = ahead {
+            Box::pin(ahead.tell(&config, &bucket, &mut doc, ctx.clock.now())).await;
         }
         Ok(doc)
     }
@@ -75,29 +84,29 @@ fn asked(input: &Value) -> Result<Request, StepError> {
     Ok(request)
 }
 
-/// Makes the plan, and begins its first batch or ends the campaign.
+/// Makes the plan, and begins its first batch or ends the campaign. What it returns is to be told ahead.
 async fn prepare(
     config: &SdkConfig,
     bucket: &Bucket,
     doc: &mut Campaign,
     ctx: &Context,
-) -> Result<(), StepError> {
+) -> Result<Option<Ahead>, StepError> {
     let now = ctx.clock.now();
     if let Some(why) = other(config, bucket, doc).await? {
         doc.end(now, Outcome::Refused, why);
-        return Ok(());
+        return Ok(None);
     }
     let policy = match policy(bucket, doc).await? {
         Ok(policy) => policy,
         Err(why) => {
             doc.end(now, Outcome::Refused, why);
-            return Ok(());
+            return Ok(None);
         }
     };
     doc.tolerance = policy.limits.failure_tolerance_percent;
     doc.freeze = policy.limits.freezes_left(now);
 
-    let (lines, mut items) = if doc.request.secrets.is_empty() {
+    let ((lines, mut items), calendar) = if doc.request.secrets.is_empty() {
         due_now(config, doc, &policy, ctx).await?
     } else {
         let allowed = usize::try_from(policy.limits.keys_per_run).unwrap_or(NAMES).min(NAMES);
@@ -106,9 +115,9 @@ async fn prepare(
             let text = format!("{asked} secrets are named, and {allowed} may be.");
             let remedy = "Name fewer: `keys_per_run` of the policy is the limit, and 200 in any case.";
             doc.end(now, Outcome::Refused, Why::new("Limit", text, remedy));
-            return Ok(());
+            return Ok(None);
         }
-        named(config, doc, &policy, now).await?
+        (named(config, doc, &policy, now).await?, None)
     };
     items.sort_by_key(|(wave, _)| *wave);
     let batches = doc.divide(items);
@@ -124,7 +133,8 @@ async fn prepare(
         }
         Next::End(outcome, why) => doc.end(now, outcome, why),
     }
-    Ok(())
+    let held = held(mode, policy.limits.frozen(now));
+    Ok(calendar.map(|calendar| Ahead { calendar, held }))
 }
 
 /// Why this campaign must not run: another one does, which began before it.
@@ -174,15 +184,16 @@ async fn policy(bucket: &Bucket, doc: &mut Campaign) -> Result<Result<FleetPolic
     }))
 }
 
+/// The lines of a plan, and its rotations, each with its wave.
 type Planned = (Vec<Line>, Vec<(u32, Item)>);
 
-/// The plan over the whole account.
+/// The plan over the whole account, and when its keys are due, where owners are told ahead.
 async fn due_now(
     config: &SdkConfig,
     doc: &mut Campaign,
     policy: &FleetPolicy,
     ctx: &Context,
-) -> Result<Planned, StepError> {
+) -> Result<(Planned, Option<Calendar>), StepError> {
     // The machine's own account and region are where managed secrets are, unless the policy names more.
     let (region, account) = place(&doc.execution)?;
     let regions = if policy.regions.is_empty() { vec![region] } else { policy.regions.clone() };
@@ -190,6 +201,9 @@ async fn due_now(
     let now = ctx.clock.now();
     let looks = estate::look(config, due::to_look_at(policy, &estate, now)).await;
     let plan = due::plan(policy, &estate, &looks, now);
+    // What a person asks for by hand warns nobody.
+    let warns = policy.warns() && doc.request.reason == Reason::Scheduled && !doc.request.dry_run;
+    let calendar = warns.then(|| due::calendar(policy, &estate, now));
     let item = |line: &Line| {
         let (wave, secret, terms) = (line.wave?, line.secret.as_ref()?, line.terms.as_ref()?);
         let item = Item::new(doc.campaign, secret.as_str(), Some(&line.user), doc.request.reason, terms);
@@ -202,8 +216,9 @@ async fn due_now(
         skip: plan.with(Action::Skip).count(),
         find: plan.with(Action::Find).count(),
         unread: plan.lines.iter().filter(|line| line.is_unread()).count(),
+        warned: 0,
     };
-    Ok((plan.lines, items))
+    Ok(((plan.lines, items), calendar))
 }
 
 /// The region and the account of an execution.
