@@ -1,4 +1,5 @@
-//! A campaign over the fleet: planned, stopped by a wave that fails, and taken up again by the next one.
+//! A campaign over the fleet: planned, stopped by a wave that fails, and taken up again by the next one; and an owner
+//! who is told ahead, once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,6 +41,28 @@ fn users<'a>(lines: &'a [Value], action: &str) -> BTreeSet<&'a str> {
     with.filter_map(|line| line["user"].as_str()).collect()
 }
 
+/// The warnings that a campaign's document carries, each by its id and its text.
+fn warnings(campaign: &Ended) -> Vec<(&str, &str)> {
+    let notices = campaign.doc["notices"].as_array().unwrap().iter();
+    let soon = notices.filter(|notice| notice["kind"] == "DueSoon");
+    soon.map(|notice| (notice["id"].as_str().unwrap(), notice["text"].as_str().unwrap())).collect()
+}
+
+/// Stops the rotations of a campaign's first two batches.
+async fn stop_rotations(cloud: &Arc<Cloud>, campaign: &Ended) {
+    for number in 1..=2 {
+        let (bucket, id) = (campaign.text("/bucket"), campaign.text("/campaign"));
+        let batch = cloud.object(&format!("s3://{bucket}/campaigns/{id}/batch-{number:04}.json")).await;
+        let items: Vec<Item> = serde_json::from_str(&batch).unwrap();
+        for item in items {
+            let run = Run::known(cloud, &item.run.to_string());
+            if cloud.sfn.describe_execution().execution_arn(&run.arn).send().await.is_ok() {
+                run.stop().await;
+            }
+        }
+    }
+}
+
 async fn truths(scenes: &[Scene]) -> Vec<Truth> {
     let mut truths = Vec::new();
     for scene in scenes {
@@ -75,13 +98,15 @@ async fn a_wave_of_which_one_in_five_fails_stops_the_campaign_and_the_next_one_d
             scenes.push(scene);
         }
     }
-    // One that is exempt, and one that is not due.
-    for name in ["exempt", "young"] {
+    // One that is exempt, one that is not due, and one that is due soon.
+    for name in ["exempt", "young", "soon"] {
         let scene = Scene::named(&cloud, &format!("{ours}-{name}")).await;
         let pair = scene.make_key().await;
         scene.put(&scene.value(&pair)).await;
-        if name == "exempt" {
-            ages.insert(pair.id.clone(), json!(100));
+        match name {
+            "exempt" => drop(ages.insert(pair.id.clone(), json!(100))),
+            "soon" => drop(ages.insert(pair.id.clone(), json!(85))),
+            _ => {}
         }
         scenes.push(scene);
     }
@@ -89,6 +114,7 @@ async fn a_wave_of_which_one_in_five_fails_stops_the_campaign_and_the_next_one_d
     let all: BTreeSet<&str> = scenes[..13].iter().map(|scene| scene.user.as_str()).collect();
     let policy = json!({
         "rules": [
+            {"name": "soon", "match": {"user": format!("{ours}-soon")}, "set": {"warn": "7d", "owner": "eve"}},
             {"name": "canary", "match": {"user": format!("{ours}-w0-*")}, "set": {"wave": 0}},
             {"name": "rest", "match": {"user": format!("{ours}-*")}, "set": {"wave": 7, "owner": "team@example.com"}},
         ],
@@ -104,8 +130,9 @@ async fn a_wave_of_which_one_in_five_fails_stops_the_campaign_and_the_next_one_d
     planned.expect("Planned");
     assert_eq!(planned.text("/policy_version"), version);
     let lines = cloud.planned(&planned, &ours).await;
-    assert_eq!((users(&lines, "rotate"), users(&lines, "skip").len()), (all.clone(), 2));
+    assert_eq!((users(&lines, "rotate"), users(&lines, "skip").len()), (all.clone(), 3));
     assert_eq!(truths(&scenes).await, before);
+    assert_eq!(warnings(&planned).len(), 0, "whoever asks for a plan warns nobody");
 
     // Two of the canary's ten get no key.
     let id = new_id();
@@ -132,9 +159,15 @@ async fn a_wave_of_which_one_in_five_fails_stops_the_campaign_and_the_next_one_d
     let after = truths(&scenes).await;
     assert_eq!((&after[..FAILING], &after[10..]), (&before[..FAILING], &before[10..]));
 
+    let told = warnings(&stopped);
+    let [(told_as, text)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!(*told_as, format!("{id}/DueSoon/eve"));
+    assert!(text.contains(&format!("\n- {ours}-soon: 85 days old, due on ")), "{text}");
+
     // The next one takes up what is still due, and nothing twice.
     let done = cloud.campaign(&new_id(), &json!({"reason": "scheduled"})).await;
     done.expect("Done");
+    assert_eq!(warnings(&done).len(), 0, "it was told by the one before");
     let rest: BTreeSet<String> =
         scenes[..FAILING].iter().chain(&scenes[10..13]).map(|scene| scene.user.clone()).collect();
     assert_eq!(moved(&scenes, &after).await, rest);
@@ -146,23 +179,7 @@ async fn a_wave_of_which_one_in_five_fails_stops_the_campaign_and_the_next_one_d
 
     // Their overlap is a day: what waits there would outlive this test.
     for ended in [&stopped, &done] {
-        for number in 1..=2 {
-            let (bucket, id) = (ended.text("/bucket"), ended.text("/campaign"));
-            let batch = cloud.object(&format!("s3://{bucket}/campaigns/{id}/batch-{number:04}.json")).await;
-            let items: Vec<Item> = serde_json::from_str(&batch).unwrap();
-            for item in items {
-                if cloud
-                    .sfn
-                    .describe_execution()
-                    .execution_arn(Run::known(&cloud, &item.run.to_string()).arn)
-                    .send()
-                    .await
-                    .is_ok()
-                {
-                    Run::known(&cloud, &item.run.to_string()).stop().await;
-                }
-            }
-        }
+        stop_rotations(&cloud, ended).await;
     }
     println!(
         "fleet: {} planned; stopped at {FAILING} of {} failed, {} promoted; then the other {} done",
