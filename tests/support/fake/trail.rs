@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::account::{TrailRecord, Use};
@@ -11,6 +12,12 @@ use super::wire::{Answer, Body, Request};
 
 /// What `LookupEvents` gives at most in one page.
 const PAGE: usize = 50;
+
+/// A record that a lookup found: kept, or of a use, and then written only if its page is asked for.
+enum Found<'a> {
+    Kept(&'a TrailRecord),
+    Use(&'a str, Use),
+}
 
 impl State {
     /// Writes the record of a call that IAM answered, as `CloudTrail` does.
@@ -148,18 +155,19 @@ impl State {
         let (what, wanted) =
             (attribute["AttributeKey"].as_str(), attribute["AttributeValue"].as_str().unwrap_or_default());
         let seen_until = self.ago(self.options.trail_delay);
-        let here = self.account_of_signer(&request.signer);
-        let users = self.users.values().filter(|user| user.account.as_deref() == here);
+        let account = self.account_of_signer(&request.signer);
+        let users = self.users.values().filter(|user| user.account.as_deref() == account);
         let keys = users.flat_map(|user| &user.keys);
-        let used: Vec<TrailRecord> = keys
-            .filter(|key| what == Some("AccessKeyId") && key.id == wanted)
-            .flat_map(|key| key.uses.iter().map(|once| self.use_record(&key.id, *once)))
-            .collect();
-        let mut found: Vec<&TrailRecord> = self
+        let in_time = |at: Timestamp| {
+            let seconds = at.as_duration().as_secs_f64();
+            at <= seen_until
+                && start.is_none_or(|start| seconds >= start)
+                && end.is_none_or(|end| seconds <= end)
+        };
+        let mut found: Vec<(Timestamp, Found)> = self
             .trail
             .iter()
-            .chain(&used)
-            .filter(|event| event.at <= seen_until)
+            .filter(|event| in_time(event.at))
             // IAM is global; its records are in one region only, whatever region asks.
             .filter(|event| {
                 event.record["eventSource"] != "iam.amazonaws.com" || request.region == "us-east-1"
@@ -170,21 +178,29 @@ impl State {
                 Some("AccessKeyId") => event.key == wanted,
                 _ => true,
             })
-            .filter(|event| {
-                let at = event.at.as_duration().as_secs_f64();
-                start.is_none_or(|start| at >= start) && end.is_none_or(|end| at <= end)
-            })
+            .map(|event| (event.at, Found::Kept(event)))
             .collect();
-        found.sort_by_key(|event| std::cmp::Reverse(event.at));
+        if what == Some("AccessKeyId") && request.region == self.region {
+            for key in keys.filter(|key| key.id == wanted) {
+                let here = |once: &&Use| once.service != "iam" || request.region == "us-east-1";
+                let uses = key.uses.iter().filter(|once| in_time(once.at)).filter(here);
+                found.extend(uses.map(|once| (once.at, Found::Use(&key.id, *once))));
+            }
+        }
+        found.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         let from: usize = request.text("NextToken").parse().unwrap_or(0);
         let to = (from + PAGE.min(self.options.page)).min(found.len());
         let events: Vec<Value> = found[from.min(to)..to]
             .iter()
-            .map(|event| {
+            .map(|(at, event)| {
+                let event = match event {
+                    Found::Kept(event) => (*event).clone(),
+                    Found::Use(key, once) => self.use_record(key, *once),
+                };
                 json!({
-                    "EventId": format!("event-{}", event.at.as_millisecond()),
+                    "EventId": format!("event-{}", at.as_millisecond()),
                     "EventName": event.name,
-                    "EventTime": event.at.as_duration().as_secs_f64(),
+                    "EventTime": at.as_duration().as_secs_f64(),
                     "AccessKeyId": event.key,
                     "CloudTrailEvent": event.record.to_string(),
                 })
