@@ -27,7 +27,7 @@ const POLLS: usize = 30;
 const BETWEEN_POLLS: Duration = Duration::from_secs(2);
 
 /// How many users are asked for in the same moment.
-const AT_ONCE: usize = 4;
+pub(crate) const AT_ONCE: usize = 4;
 
 /// Reads the account that `config` is for, and the tagged secrets of these regions.
 pub async fn read(
@@ -191,20 +191,34 @@ fn parse(text: &[u8]) -> Result<Users, StepError> {
 struct Columns {
     user: usize,
     arn: usize,
-    /// Of each key: whether it is Active, when it was made or changed, and when it was used.
-    keys: Vec<[usize; 3]>,
+    keys: Vec<KeyColumns>,
+}
+
+/// Where those of one key are.
+struct KeyColumns {
+    active: usize,
+    /// When it was made or changed.
+    since: usize,
+    /// When it was used; and where and for what, which a plan does without.
+    used: usize,
+    region: Option<usize>,
+    service: Option<usize>,
 }
 
 impl Columns {
     fn of(head: &csv::StringRecord) -> Result<Self, StepError> {
-        let column = |name: &str| {
-            let at = head.iter().position(|column| column == name);
-            at.ok_or_else(|| odd(&format!("it has no column {name}")))
-        };
+        let find = |name: &str| head.iter().position(|column| column == name);
+        let column = |name: &str| find(name).ok_or_else(|| odd(&format!("it has no column {name}")));
         let mut keys = Vec::new();
         for number in 1..=2 {
-            let of = |what: &str| column(&format!("access_key_{number}_{what}"));
-            keys.push([of("active")?, of("last_rotated")?, of("last_used_date")?]);
+            let name = |what: &str| format!("access_key_{number}_{what}");
+            keys.push(KeyColumns {
+                active: column(&name("active"))?,
+                since: column(&name("last_rotated"))?,
+                used: column(&name("last_used_date"))?,
+                region: find(&name("last_used_region")),
+                service: find(&name("last_used_service")),
+            });
         }
         Ok(Self { user: column("user")?, arn: column("arn")?, keys })
     }
@@ -212,11 +226,14 @@ impl Columns {
     fn row(&self, record: &csv::StringRecord) -> Result<Row, String> {
         let field = |at: usize| record.get(at).unwrap_or_default();
         let mut keys = Vec::new();
-        for &[active, since, used] in &self.keys {
-            let (active, since) = (flag(field(active))?, date(field(since))?);
+        let word = |at: Option<usize>| at.and_then(|at| known(field(at)));
+        for key in &self.keys {
+            let (active, since) = (flag(field(key.active))?, date(field(key.since))?);
             // A slot without a key is neither active nor dated.
             if active || since.is_some() {
-                keys.push(Slot { active, since, used: used_at(field(used))?, id: None });
+                let used = used_at(field(key.used))?;
+                let (service, region) = (word(key.service), word(key.region));
+                keys.push(Slot { active, since, used, service, region, id: None });
             }
         }
         let user = field(self.user).to_owned();
@@ -277,8 +294,8 @@ async fn row(client: &Client, user: &User) -> Result<Row, String> {
     let slot = |key: keywheel::key::KeyFacts| Slot {
         active: key.is_active(),
         since: key.created,
-        used: Used::Unknown,
         id: Some(key.id),
+        ..Slot::default()
     };
     let keys = iam::keys(client, &parsed).await.map_err(|error| error.to_string())?;
     Ok(Row {
@@ -345,7 +362,9 @@ mod tests {
         let [one, two] = &rows[0].keys[..] else { panic!("{:?}", rows[0]) };
         assert_eq!(one.since, Some("2026-01-02T03:04:05Z".parse().unwrap()));
         assert_eq!((one.active, one.used), (true, Used::At("2026-02-03T00:00:00Z".parse().unwrap())));
+        assert_eq!((one.service.as_deref(), one.region.as_deref()), (Some("s3"), Some("eu-west-1")));
         assert_eq!((two.active, two.used), (false, Used::Unknown));
+        assert_eq!((&two.service, &two.region), (&None, &None));
         assert_eq!((rows[1].path.as_str(), rows[1].keys.len()), ("/", 0));
     }
 

@@ -1,5 +1,7 @@
 //! What IAM knows of users and keys.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_iam::Client;
 use aws_sdk_iam::types::{AccessKeyMetadata, StatusType};
 use keywheel::key::{KeyFacts, KeyStatus, LastUse};
@@ -28,8 +30,8 @@ pub struct User {
     pub keep: Option<AccessKeyId>,
 }
 
-/// The user, or `None` where there is none.
-pub async fn user(iam: &Client, name: &UserName) -> Result<Option<User>, StepError> {
+/// What IAM says of a user, or `None` where there is none.
+async fn described(iam: &Client, name: &UserName) -> Result<Option<aws_sdk_iam::types::User>, StepError> {
     let reply = match iam.get_user().user_name(name.as_str()).send().await {
         Ok(reply) => reply,
         Err(error) => {
@@ -41,9 +43,21 @@ pub async fn user(iam: &Client, name: &UserName) -> Result<Option<User>, StepErr
             };
         }
     };
-    let Some(user) = reply.user else {
-        return Err(StepError::Conflict(format!("IAM answered for user {name} without the user")));
-    };
+    match reply.user {
+        Some(user) => Ok(Some(user)),
+        None => Err(StepError::Conflict(format!("IAM answered for user {name} without the user"))),
+    }
+}
+
+/// All tags of the user, or `None` where there is none.
+pub async fn tags(iam: &Client, name: &UserName) -> Result<Option<BTreeMap<String, String>>, StepError> {
+    let tag = |tag: &aws_sdk_iam::types::Tag| (tag.key().to_owned(), tag.value().to_owned());
+    Ok(described(iam, name).await?.map(|user| user.tags().iter().map(tag).collect()))
+}
+
+/// The user, or `None` where there is none.
+pub async fn user(iam: &Client, name: &UserName) -> Result<Option<User>, StepError> {
+    let Some(user) = described(iam, name).await? else { return Ok(None) };
     let tag = |name: &str| user.tags().iter().find(|tag| tag.key() == name).map(|tag| tag.value().to_owned());
     let key = |name: &str| tag(name).and_then(|id| id.parse().ok());
     Ok(Some(User {

@@ -3,6 +3,7 @@
 //! Every list is read to its end. What a call could not tell is an error or an explicit `None`, never an
 //! empty list: unknown means "in use", "not ours", "do not touch".
 
+pub mod audit;
 pub mod bucket;
 pub mod estate;
 pub mod executions;

@@ -33,7 +33,7 @@ fn estate(users: &[(&str, i64)]) -> Estate {
     let row = |(user, age): &(&str, i64)| Row {
         user: (*user).to_owned(),
         path: "/".to_owned(),
-        keys: vec![Slot { active: true, since: Some(made(*age)), used: Used::At(now()), id: None }],
+        keys: vec![Slot { active: true, since: Some(made(*age)), used: Used::At(now()), ..Slot::default() }],
     };
     Estate {
         account: "111122223333".to_owned(),

@@ -11,18 +11,19 @@ use crate::ids::{AccessKeyId, SecretArn};
 use crate::key::KeyFacts;
 
 /// What is known of a key's last use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Used {
     /// It was used then.
     At(Timestamp),
     /// IAM has seen no use since it keeps records.
     Never,
     /// It was not asked for.
+    #[default]
     Unknown,
 }
 
 /// One of a user's keys. The report names no ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slot {
     /// Whether IAM accepts it.
     pub active: bool,
@@ -30,6 +31,10 @@ pub struct Slot {
     pub since: Option<Timestamp>,
     /// When it was used.
     pub used: Used,
+    /// The service that it was used for last, where IAM says it.
+    pub service: Option<String>,
+    /// The region that it was used in last, where IAM says it.
+    pub region: Option<String>,
     /// Its id, where the user's keys were listed.
     pub id: Option<AccessKeyId>,
 }

@@ -23,7 +23,7 @@ fn policy(document: Value) -> FleetPolicy {
 }
 
 fn slot(days: i64) -> Slot {
-    Slot { active: true, since: Some(ago(days)), used: Used::At(ago(0)), id: None }
+    Slot { active: true, since: Some(ago(days)), used: Used::At(ago(0)), ..Slot::default() }
 }
 
 fn row(user: &str, ages: &[i64]) -> Row {

@@ -26,7 +26,7 @@ fn week() -> FleetPolicy {
 
 /// A key that is as it is since then, in seconds from now.
 fn key(since: i64) -> Slot {
-    Slot { active: true, since: Some(later(since)), used: Used::Unknown, id: None }
+    Slot { active: true, since: Some(later(since)), ..Slot::default() }
 }
 
 fn row(user: &str, keys: Vec<Slot>) -> Row {
