@@ -1,6 +1,7 @@
 //! The `keywheel` command: starts, watches and explains the rotations that the state machines do.
 
 mod args;
+mod audit;
 mod campaign;
 mod containment;
 mod doctor;
@@ -12,6 +13,7 @@ mod find;
 mod fleet;
 mod follow;
 mod incident;
+mod key;
 mod keys;
 mod managed;
 mod mode;
@@ -66,6 +68,10 @@ async fn dispatch(cli: &Cli, out: &Out) -> Result<Exit> {
             emergency::check(out, file)
         }
         Command::Emergency(args) => emergency::run(&place().await?, out, args).await,
+        // What rights it needs is known without any.
+        Command::Audit(args) if args.print_policy => Ok(audit::print_policy(out)),
+        Command::Audit(args) => audit::run(&place().await?, out, args).await,
+        Command::Key(args) => key::run(&place().await?, out, args).await,
         Command::Plan(args) => fleet::plan(&place().await?, out, args).await,
         Command::Policy(PolicyArgs { action: PolicyAction::Check { file } }) => fleet::check(out, file),
         Command::Policy(PolicyArgs { action: PolicyAction::Explain { user, policy, pushed } }) => {

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod audit;
 mod fleet;
 mod leaks;
 
@@ -9,6 +10,7 @@ use keywheel::rotation::Reason;
 use keywheel::switch::Mode;
 
 use crate::error::{EXIT_CODES, Trouble};
+pub(crate) use audit::{AuditArgs, KeyArgs};
 #[cfg(test)]
 pub(crate) use fleet::SAMPLE;
 pub(crate) use fleet::{FleetAction, FleetArgs, FleetRun, PlanArgs, PolicyAction, PolicyArgs};
@@ -34,6 +36,8 @@ Examples:
   keywheel enroll --user svc-mail --secret app/mail put a user's key under management
   keywheel rotate --user svc-mail --wait            make a new key and follow the run
   keywheel rollback --user svc-mail                 bring the old key back
+  keywheel audit                                    every key of the account; needs read rights alone
+  keywheel key AKIAIOSFODNN7EXAMPLE                 whose key this is, and how it is brought back
   keywheel plan                                     which keys are due, and why
   keywheel fleet run                                rotate all that are due, wave by wave
   keywheel resume --user svc-mail --wait 3d         give late users of the old key three more days
@@ -82,6 +86,10 @@ pub(crate) enum Command {
     Containment(ContainmentArgs),
     /// Show, check or set the policy that decides about findings
     Emergency(EmergencyArgs),
+    /// Show every key of the account and what Keywheel would do; needs nothing deployed
+    Audit(AuditArgs),
+    /// Show one key: whose it is, its state and use, its version and run, and how it is brought back
+    Key(KeyArgs),
     /// Show which keys are due, and what a run over all of them would do
     Plan(PlanArgs),
     /// Check the fleet's policy, explain what it says about a user, push it, or print its schema
@@ -368,6 +376,30 @@ mod tests {
             panic!("not policy");
         };
         assert!(matches!(args.action, PolicyAction::Push { yes: true, .. }));
+    }
+
+    #[test]
+    fn an_audit_has_one_form_and_a_policy_that_is_printed_goes_with_no_other_option() {
+        for right in [
+            "audit",
+            "audit --json",
+            "audit --csv --policy fleet.yaml",
+            "audit --html keys.html --enroll-file keys.csv",
+            "audit --print-policy",
+            "key AKIAIOSFODNN7EXAMPLE",
+            "key app/mail --json",
+        ] {
+            assert!(parse(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "audit --pushed --policy fleet.yaml",
+            "audit --print-policy --csv",
+            "audit --print-policy --html keys.html",
+            "key",
+            "key a b",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

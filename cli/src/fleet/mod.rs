@@ -19,6 +19,7 @@ use crate::error::{Exit, Result, Trouble};
 use crate::managed::Managed;
 use crate::output::Out;
 use crate::place::Place;
+pub(crate) use plan::regions;
 use pushed::Store;
 
 /// `keywheel policy check`: speaks to nobody.
@@ -90,7 +91,12 @@ pub(crate) async fn plan(place: &Place, out: &Out, args: &PlanArgs) -> Result<Ex
 }
 
 /// The policy of a file, the pushed one, or the defaults.
-async fn given(place: &Place, out: &Out, file: Option<&Path>, pushed: bool) -> Result<FleetPolicy> {
+pub(crate) async fn given(
+    place: &Place,
+    out: &Out,
+    file: Option<&Path>,
+    pushed: bool,
+) -> Result<FleetPolicy> {
     if let Some(file) = file {
         return read::file(file);
     }

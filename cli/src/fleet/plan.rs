@@ -29,7 +29,7 @@ pub(super) async fn run(place: &Place, out: &Out, policy: &FleetPolicy, all: boo
 }
 
 /// Where secrets are looked for.
-pub(super) fn regions(place: &Place, policy: &FleetPolicy) -> Vec<String> {
+pub(crate) fn regions(place: &Place, policy: &FleetPolicy) -> Vec<String> {
     if policy.regions.is_empty() { vec![place.region.clone()] } else { policy.regions.clone() }
 }
 

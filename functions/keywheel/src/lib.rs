@@ -12,6 +12,7 @@ pub mod emergency;
 pub mod emf;
 pub mod error;
 pub mod fleet;
+pub mod html;
 pub mod ids;
 pub mod incident;
 pub mod key;

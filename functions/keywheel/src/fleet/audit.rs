@@ -56,6 +56,21 @@ pub struct Finding {
     pub why: String,
 }
 
+/// How much a key wants somebody's eye, the most first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Concern {
+    /// Active and past its age, and no run will touch it.
+    Abandoned,
+    /// Of a managed user: due, or something stands in a run's way.
+    AtHand,
+    /// Something was found about it.
+    Odd,
+    /// Nothing is to be said.
+    Well,
+    /// IAM refuses it.
+    Inactive,
+}
+
 /// One key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
@@ -111,20 +126,19 @@ impl Entry {
         self.findings.iter().any(|finding| codes.contains(&finding.code))
     }
 
-    /// How much it wants somebody's eye; the lowest first. Active and past its age with nobody to rotate it, due or in
-    /// the way of a run, something found, all well, Inactive.
-    fn rank(&self) -> u8 {
+    /// How much it wants somebody's eye.
+    pub fn concern(&self) -> Concern {
         let quiet = ["NotDue", "Exempt", "NotManaged"].contains(&self.code) && self.findings.is_empty();
         if !self.active {
-            4
+            Concern::Inactive
         } else if self.is_over_age() && self.managed != Managed::Yes {
-            0
+            Concern::Abandoned
         } else if self.managed != Managed::No && !quiet {
-            1
+            Concern::AtHand
         } else if quiet {
-            3
+            Concern::Well
         } else {
-            2
+            Concern::Odd
         }
     }
 }
@@ -167,7 +181,7 @@ pub fn book(
     }
     entries.sort_by(|a: &Entry, b: &Entry| {
         let age = |entry: &Entry| std::cmp::Reverse(entry.age_days.unwrap_or(i64::MAX));
-        (a.rank(), age(a), &a.user, &a.key_id).cmp(&(b.rank(), age(b), &b.user, &b.key_id))
+        (a.concern(), age(a), &a.user, &a.key_id).cmp(&(b.concern(), age(b), &b.user, &b.key_id))
     });
     let named: BTreeSet<&str> = entries.iter().map(|entry| entry.user.as_str()).collect();
     let of_nobody = |line: &&Line| !named.contains(line.user.as_str()) && !line.is_ordinary();
@@ -214,12 +228,13 @@ impl Subject<'_> {
         let secret = self.secrets.first();
         let verdict = lines.iter().find(|line| line.action != Action::Find);
         let (would, code, why) = match verdict {
-            Some(line) => {
+            // Where the tags disagree a run would be Blocked, whenever the key is due.
+            Some(line) if managed != Managed::Half || !line.is_ordinary() => {
                 let is_meant = line.key_id.is_none() || line.key_id == slot.id;
                 let rotate = line.action == Action::Rotate && is_meant;
                 (if rotate { Would::Rotate } else { Would::Leave }, line.code, line.why.clone())
             }
-            None => (Would::Leave, "NotManaged", self.why_not(managed)),
+            _ => self.leave(managed),
         };
         let is_of_it =
             |line: &&&Line| line.action == Action::Find && (line.key_id.is_none() || line.key_id == slot.id);
@@ -250,25 +265,39 @@ impl Subject<'_> {
         }
     }
 
-    /// Why Keywheel does nothing about a user that no secret names.
-    fn why_not(&self, managed: Managed) -> String {
+    /// Why Keywheel does nothing about a user for whom the plan has no word.
+    fn leave(&self, managed: Managed) -> (Would, &'static str, String) {
         let regions = self.estate.regions.join(", ");
-        match (managed, self.tags.and_then(|tags| tags.secret.as_deref())) {
-            (Managed::No, _) => format!(
-                "No run touches it: it is not managed. `keywheel enroll --user {} --secret <secret>` puts it under management.",
-                self.row.user
+        let own = self.tags.and_then(|tags| tags.secret.as_deref());
+        let (code, why) = match (managed, own) {
+            (Managed::Unknown, Some(own)) => (
+                "PerhapsUnmanaged",
+                format!(
+                    "Whether it is managed is not known: its tag names {own}, in a region that was not read ({regions} was)."
+                ),
             ),
-            (Managed::Unknown, Some(own)) => format!(
-                "Whether it is managed is not known: its tag names {own}, in a region that was not read ({regions} was asked)."
+            (Managed::Unknown, None) => (
+                "PerhapsUnmanaged",
+                "Whether it is managed is not known: its tags could not be read.".to_owned(),
             ),
-            (Managed::Unknown, None) => {
-                "Whether it is managed is not known: its tags could not be read.".to_owned()
+            (Managed::Half, own) => {
+                let own = own.unwrap_or("no secret");
+                let there: Vec<&str> = self.secrets.iter().map(|secret| secret.arn.as_str()).collect();
+                let there = if there.is_empty() { "none".to_owned() } else { there.join(" and ") };
+                let why = format!(
+                    "No run touches it: its tag names {own}, and of the secrets in {regions} {there} names it."
+                );
+                ("TagsDisagree", why)
             }
-            (_, own) => format!(
-                "No run touches it: its tag names {}, and no secret in {regions} names it.",
-                own.unwrap_or("no secret")
+            (Managed::Yes | Managed::No, _) => (
+                "NotManaged",
+                format!(
+                    "No run touches it: it is not managed. `keywheel enroll --user {} --secret <secret>` puts it under management.",
+                    self.row.user
+                ),
             ),
-        }
+        };
+        (Would::Leave, code, why)
     }
 
     /// Who answers for the user, by the tags that people use for it.

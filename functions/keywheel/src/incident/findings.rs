@@ -15,6 +15,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::html::is_seen;
+
 /// How many bytes the findings have at most in a document.
 pub const LARGEST: usize = 24 * 1024;
 /// How many entries a list has, if all fit.
@@ -228,14 +230,6 @@ fn clean(text: &str) -> String {
         clean.push(letter);
     }
     clean
-}
-
-pub(super) fn is_seen(letter: char) -> bool {
-    !letter.is_control()
-        && !matches!(letter,
-            '\u{ad}' | '\u{61c}' | '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{fff0}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// The same for a line that is sent to people, by channels that make something of marks: those of an ARN and of an

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::Incident;
 use super::findings::{Findings, Made, Seen, Session, Span, Top};
+use crate::html::escape;
 
 const STYLE: &str = "\
 :root { color-scheme: light dark; --text: #1b1f24; --back: #ffffff; --faint: #59636e; --line: #d1d9e0; --alarm: #a40e26 }
@@ -43,23 +44,6 @@ pub fn page(incident: &Incident) -> String {
     list(&mut page, "What was told", &told);
     page.push_str("</body>\n</html>\n");
     page
-}
-
-/// Text as HTML shows it. What cannot be seen is left out, line ends aside.
-fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for letter in text.chars().filter(|letter| *letter == '\n' || super::findings::is_seen(*letter)) {
-        match letter {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            '\n' => safe.push_str("<br>"),
-            _ => safe.push(letter),
-        }
-    }
-    safe
 }
 
 /// Says in large letters what the page does not tell.

@@ -154,7 +154,8 @@ fn a_tag_of_one_side_is_half_and_what_was_not_read_is_not_known() {
     let why = |user: &str| book.entries.iter().find(|entry| entry.user == user).unwrap().why.clone();
     assert!(why("far").contains("in a region that was not read"), "{}", why("far"));
     assert!(why("dark").contains("tags could not be read"), "{}", why("dark"));
-    assert!(why("own").contains("no secret in eu-west-1 names it"), "{}", why("own"));
+    assert!(why("own").contains("of the secrets in eu-west-1 none names it"), "{}", why("own"));
+    assert!(why("theirs").contains("its tag names no secret"), "{}", why("theirs"));
     assert!(why("no").contains("keywheel enroll --user no"), "{}", why("no"));
 }
 
