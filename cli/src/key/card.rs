@@ -233,7 +233,8 @@ mod tests {
         graced.trace.superseded = Some(Superseded { leaked: true, ..superseded(&by) });
         assert!(back(&graced).0.starts_with(&format!("keywheel incident {KEY} --false-alarm")));
         // What a person has called a false alarm is no leak; what was not read may be one.
-        let mut alone = card(user, &off, &Management::None);
+        let none = Management::None;
+        let mut alone = card(user, &off, &none);
         assert_eq!(back(&alone).0, by_hand);
         for (state, starts) in [
             (RecordState::Contained, "keywheel incident"),
@@ -241,7 +242,7 @@ mod tests {
             (RecordState::Cleared, "aws iam"),
         ] {
             let kept = record(state);
-            let mut card = card(user, &off, &Management::None);
+            let mut card = card(user, &off, &none);
             card.record = Some(&kept);
             assert!(back(&card).0.starts_with(starts), "{state:?}");
         }

@@ -191,7 +191,18 @@ impl Cloud {
 
 /// Types a command. What it prints holds no secret, so it may be shown.
 pub(crate) fn keywheel(args: &[&str]) -> Said {
+    typed(Command::new(env!("CARGO_BIN_EXE_keywheel")), args)
+}
+
+/// Types a command with the credentials of somebody else.
+pub(crate) fn keywheel_as((id, secret): (&str, &str), args: &[&str]) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keywheel"));
+    command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
+    command.env_remove("AWS_SESSION_TOKEN").env_remove("AWS_PROFILE");
+    typed(command, args)
+}
+
+fn typed(mut command: Command, args: &[&str]) -> Said {
     let ended = command.arg("--json").args(args).output().unwrap();
     let (out, err) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
     let json = out.lines().next_back().and_then(|line| serde_json::from_str(line).ok());

@@ -71,7 +71,11 @@ async fn near(client: &Client, row: &Row) -> Result<Near, String> {
     for key in &listed {
         let last = match reported(row, &listed, key) {
             Some(last) => Ok(last),
-            None => iam::last_use(client, &key.id).await.map_err(said),
+            None => match iam::last_use(client, &key.id).await {
+                // It was deleted since it was listed.
+                Err(error) if error.is_refused(&["NoSuchEntity", "NoSuchEntityException"]) => continue,
+                last => last.map_err(said),
+            },
         };
         keys.push((key.clone(), last));
     }
