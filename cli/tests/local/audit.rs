@@ -68,8 +68,9 @@ async fn the_printed_policy_is_enough_for_both_commands_and_none_of_it_is_too_mu
         let mut less = policy.clone();
         let taken = less["Statement"].as_array_mut().unwrap().remove(without);
         grant(&cloud, &auditor, &less).await;
-        let said = [keywheel_as(pair, &["key", &key]), keywheel_as(pair, &["audit"])];
-        assert!(said.iter().any(|said| said.code == Some(1)), "{}: {}", taken["Sid"], said[0].text);
+        let one = keywheel_as(pair, &["key", &key]);
+        let fails = one.code == Some(1) || keywheel_as(pair, &["audit"]).code == Some(1);
+        assert!(fails, "{}: {}", taken["Sid"], one.text);
     }
     // And it changes nothing, and opens nothing.
     grant(&cloud, &auditor, &policy).await;
@@ -95,7 +96,7 @@ async fn an_inactive_key_is_told_with_the_command_that_brings_it_back() {
     let rotate =
         ["rotate", "--user", &user, "--overlap", "1s", "--max-overlap", "20s", "--quiet-window", "1s"];
     cloud.consume(&user).await;
-    let started = keywheel(&[&rotate[..], &["--grace", "10m"]].concat());
+    let started = keywheel(&[&rotate[..], &["--grace", "40s"]].concat());
     assert_eq!(started.code, Some(0), "{}", started.text);
     crate::cloud::until("the grace", || async { cloud.is_active(&user, &old).await == Some(false) }).await;
     let said = keywheel(&["key", &old]);
@@ -105,10 +106,6 @@ async fn an_inactive_key_is_told_with_the_command_that_brings_it_back() {
         (&said.json["labels"], &said.json["superseded"]["by"]),
         (&json!(["AWSPREVIOUS"]), &json!(cloud.current(&user).await))
     );
-    // Nothing is left waiting.
-    let back = keywheel(&["rollback", "--user", &user, "--yes"]);
-    assert_eq!(back.code, Some(0), "{}", back.text);
-
     let gone = keywheel(&["key", "AKIAIOSFODNN7EXAMPLE"]);
     assert!(gone.code == Some(1) && gone.text.contains("AKIAIOSFODNN7EXAMPLE"), "{}", gone.text);
 }
