@@ -42,13 +42,15 @@ async fn the_printed_policy_is_enough_for_both_commands_and_none_of_it_is_too_mu
     grant(&cloud, &auditor, &policy).await;
     let said = keywheel_as(pair, &["audit"]);
     assert_eq!(said.code, Some(0), "{}", said.text);
-    let [line] = &lines(&said, &user)[..] else { panic!("{}", said.text) };
+    let of_it = lines(&said, &user);
+    let [line] = &of_it[..] else { panic!("{}", said.text) };
     assert_eq!(
         (&line["key_id"], &line["managed"], &line["would"], &line["age_days"], &line["slots"]),
         (&json!(key), &json!("yes"), &json!("rotate"), &json!(100), &json!(1))
     );
     assert!(line["last_use"]["at"].is_string() && line["last_use"]["service"] == "sts", "{line}");
-    let [line] = &lines(&said, &lonely)[..] else { panic!("{}", said.text) };
+    let of_it = lines(&said, &lonely);
+    let [line] = &of_it[..] else { panic!("{}", said.text) };
     assert_eq!(
         (&line["key_id"], &line["managed"], &line["code"]),
         (&json!(other), &json!("no"), &json!("NotManaged"))
