@@ -39,7 +39,7 @@ pub(super) fn ages(entries: &[Entry]) -> Vec<Stretch> {
     let mut stretches = Vec::new();
     for (index, (name, from)) in STRETCHES.iter().enumerate() {
         let until = STRETCHES.get(index + 1).map_or(i64::MAX, |(_, until)| *until);
-        stretches.push(count(name, &|age| age.is_some_and(|age| *from <= age && age < until)));
+        stretches.push(count(*name, &|age| age.is_some_and(|age| *from <= age && age < until)));
     }
     let unknown = count("age not known", &|age| age.is_none());
     stretches.extend((unknown.keys() > 0).then_some(unknown));

@@ -31,12 +31,12 @@ code { font: .85em/1.5 ui-monospace, monospace }
 .numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 1px; background: var(--line); border: 1px solid var(--line); margin: 1.5rem 0; padding: 0 }
 .numbers div { background: var(--panel); padding: .8rem 1rem; display: flex; flex-direction: column-reverse }
 .numbers dt { color: var(--faint); font-size: .85rem } .numbers dd { margin: 0; font-size: 1.75rem; line-height: 1.2; font-weight: 600; font-variant-numeric: tabular-nums }
-.ages { max-width: 52rem } .ages th { white-space: nowrap; font-weight: 400; width: 10rem } .ages .bars { width: 60%; vertical-align: middle }
+.ages { max-width: 52rem } .ages th { white-space: nowrap; font-weight: 400; width: 10rem } .ages .bars { width: 60%; vertical-align: middle; white-space: nowrap }
 .bar { display: inline-block; height: .9rem; vertical-align: middle } .managed { background: var(--managed) } .others { background: var(--others) }
 .swatch { display: inline-block; width: .8rem; height: .8rem; margin-right: .35rem }
 .partial { border: 3px solid var(--alarm); padding: 1rem 1.25rem; margin: 1.5rem 0; max-width: 60rem } .partial strong { display: block; font-size: 2rem; line-height: 1.2; color: var(--alarm) }
-.scroll { overflow-x: auto }
-@media print { body { margin: 0; max-width: none; font-size: 9pt } thead th { position: static } .scroll { overflow: visible } tr { break-inside: avoid } }
+.scroll { overflow: auto; max-height: 92vh }
+@media print { body { margin: 0; max-width: none; font-size: 9pt } thead th { position: static } .scroll { overflow: visible; max-height: none } tr { break-inside: avoid } }
 ";
 
 /// The whole page, HTML in UTF-8.

@@ -69,6 +69,9 @@ pub(super) fn result(out: &Out, audit: &Audit) {
         out.line(&other(line));
     }
     out.line(&summary(audit));
+    if !audit.book.entries.is_empty() {
+        out.line("A sentence for each word of the last column is in --html, --csv and --json.");
+    }
 }
 
 /// The same object, with its kind before everything else.

@@ -6,7 +6,7 @@ use facts::iam::User;
 use facts::secrets::{PREVIOUS, Secret};
 use jiff::Timestamp;
 use keywheel::rotation::Reason;
-use keywheel::{AccessKeyId, Outcome, Rotation, VersionId};
+use keywheel::{AccessKeyId, Outcome, Rotation, RunId, VersionId};
 
 use crate::error::Result;
 use crate::place::Place;
@@ -124,6 +124,7 @@ async fn runs(place: &Place, secret: &Secret) -> Result<(Vec<Run>, bool)> {
     // What was current before is what people ask about.
     if let Some(previous) = secret.labelled(PREVIOUS)
         && !seen.contains(previous.as_str())
+        && previous.as_str().parse::<RunId>().is_ok()
         && let Some(run) = run::describe(place, previous.as_str()).await?
         && run.names(&secret.arn, &secret.name)
     {

@@ -4,8 +4,8 @@ use super::*;
 use crate::managed::tests::managed;
 use crate::run::tests::{document, run};
 use aws_sdk_sfn::types::ExecutionStatus;
+use keywheel::Phase;
 use keywheel::rotation::{Baseline, CurrentVersion, NewKey, OldKey, Why};
-use keywheel::{Phase, RunId};
 
 fn t(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()

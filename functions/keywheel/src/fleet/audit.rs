@@ -174,9 +174,9 @@ pub fn book(
     let mut entries = Vec::new();
     for row in &estate.users {
         let (own, of_user) = (tags.get(&row.user), secrets.get(row.user.as_str()));
-        let secrets = of_user.map_or(&[][..], Vec::as_slice);
+        let secrets = of_user.map(Vec::as_slice).unwrap_or_default();
         let subject = Subject { estate, row, tags: own, secrets, now };
-        let lines = lines.get(row.user.as_str()).map_or(&[][..], Vec::as_slice);
+        let lines = lines.get(row.user.as_str()).map(Vec::as_slice).unwrap_or_default();
         entries.extend(row.keys.iter().map(|slot| subject.entry(slot, lines)));
     }
     entries.sort_by(|a: &Entry, b: &Entry| {

@@ -58,7 +58,7 @@ fn is_sign(name: &str, value: &str) -> bool {
         return false;
     }
     // Yor writes the file that a resource is written in.
-    let is_file = plain.ends_with("gitfile") && (value.ends_with(".tf") || value.ends_with(".tofu"));
+    let is_file = plain.ends_with("gitfile") && matches!(value.rsplit_once('.'), Some((_, "tf" | "tofu")));
     names_tool(&plain) || is_file || MADE_BY.contains(&plain.as_str()) && names_tool(&value)
 }
 
