@@ -204,6 +204,7 @@ pub(crate) mod tests {
             name: "app/mail".into(),
             deleted: false,
             primary_region: None,
+            replication: Vec::new(),
             user: secret_tag.map(str::to_owned),
             tags: std::collections::BTreeMap::new(),
             versions: std::collections::BTreeMap::new(),

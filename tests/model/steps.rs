@@ -341,6 +341,7 @@ pub(crate) fn deactivate_key(io: &mut Io<'_>, doc: Doc) -> Call<Doc> {
         current: Some(facts::version_id(current)),
         keys: facts::keys(&keys),
         rivals: None,
+        replicas: Vec::new(),
         last_use: None,
     };
     if Some(current) == version && active(&keys, old_no) {
@@ -388,6 +389,7 @@ pub(crate) fn delete_key(io: &mut Io<'_>, doc: Doc) -> Call<Doc> {
         frozen: None,
         current: Some(facts::version_id(current)),
         keys: facts::keys(&keys),
+        replicas: Vec::new(),
         last_use,
         leaked: None,
     };
@@ -408,6 +410,7 @@ pub(crate) fn delete_key(io: &mut Io<'_>, doc: Doc) -> Call<Doc> {
         Delete::Wait(..) => doc.at(Stage::Grace),
         Delete::Held(_) => doc.ended(Outcome::Held, "UsedInGrace"),
         Delete::Paused(_) => doc.ended(Outcome::Held, "Paused"),
+        Delete::Behind(_) => doc.ended(Outcome::Held, "ReplicaBehind"),
         Delete::Evidence(_) => doc.ended(Outcome::Contained, "LeakedKeyKept"),
     })
 }

@@ -11,6 +11,8 @@ const EVERY: SignedDuration = SignedDuration::from_mins(30);
 #[derive(Debug, Clone)]
 pub struct Consumer {
     secret: String,
+    /// The region whose copy it reads, where it is not the primary.
+    region: Option<String>,
     key: String,
     turn: u32,
     next: Timestamp,
@@ -19,7 +21,12 @@ pub struct Consumer {
 impl Consumer {
     /// One that begins now.
     pub fn of(secret: &str, now: Timestamp) -> Self {
-        Self { secret: secret.to_owned(), key: String::new(), turn: 0, next: now }
+        Self { secret: secret.to_owned(), region: None, key: String::new(), turn: 0, next: now }
+    }
+
+    /// One that begins now and reads the secret's replica in another region.
+    pub fn of_replica(secret: &str, region: &str, now: Timestamp) -> Self {
+        Self { region: Some(region.to_owned()), ..Self::of(secret, now) }
     }
 }
 
@@ -29,11 +36,24 @@ impl State {
     /// way that counts.
     pub(crate) fn let_consumers_live(&mut self) {
         let now = self.now();
+        // Replicas catch up in between, at their own times.
+        while let Some(at) = self.next_copy(now) {
+            self.consumers_until(at);
+            self.copy_until(at);
+        }
+        self.consumers_until(now);
+    }
+
+    fn consumers_until(&mut self, until: Timestamp) {
         for index in 0..self.consumers.len() {
-            while self.consumers[index].next <= now {
+            while self.consumers[index].next <= until {
                 let mut consumer = self.consumers[index].clone();
                 if consumer.turn.is_multiple_of(2) {
-                    consumer.key = self.secret(&consumer.secret).current_key().unwrap_or_default();
+                    let secret = match &consumer.region {
+                        Some(region) => self.secret_in(&consumer.secret, region),
+                        None => self.secret(&consumer.secret),
+                    };
+                    consumer.key = secret.current_key().unwrap_or_default();
                 }
                 let at = consumer.next;
                 if let Some((_, known)) = self.key(&consumer.key) {

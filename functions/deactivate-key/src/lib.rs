@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws_sdk_iam::types::StatusType;
 use aws_types::SdkConfig;
-use facts::{iam, secrets, trail};
+use facts::{iam, replicas, secrets, trail};
 use jiff::Timestamp;
 use keywheel::clock::{after, wait_time};
 use keywheel::decide::gate::{self, Gate};
@@ -15,7 +15,7 @@ use keywheel::fleet::freeze::Freezes;
 use keywheel::key::{self, KeyFacts, LastUse};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Caller, GateReport, Outcome, Phase, Reason, Why};
-use keywheel::{AccessKeyId, Context, Rotation, Step, StepError, UserName, aws};
+use keywheel::{AccessKeyId, Context, Rotation, Step, StepError, UserName, aws, replica};
 use tracing::{error, info, warn};
 
 /// IAM is read back until it shows what was done.
@@ -58,7 +58,7 @@ impl Step for DeactivateKey {
 
         let ssm = aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run));
         let (mode, freezes) = facts::switch::mode_and_freezes(&ssm, &ctx.stage).await?;
-        let current = secrets::current(&store, &secret).await?;
+        let (current, replication) = secrets::current_and_replication(&store, &secret).await?;
         let keys = iam::keys(&client, &user).await?;
         let in_flight = doc.request.roll_back && ctx.clock.now() < after(promoted_at, gate::IN_FLIGHT);
         let look_back = wait_time(after(ctx.clock.now(), gate::LOOK_BACK));
@@ -85,13 +85,17 @@ impl Step for DeactivateKey {
         if let Freezes::Unknown(why) = &freezes {
             error!(rotation.id = %doc.run, iam.user = %user, "No key that has not leaked is made Inactive: {why}");
         }
-        let mut facts = gate::Facts { now, mode, frozen, current, keys, rivals: None, last_use: None };
-        // The two reads of the gate proper are of use only while there is something to decide.
+        let leaked = doc.request.reason == Reason::Leaked;
+        let (rivals, last_use, replicas) = (None, None, Vec::new());
+        let mut facts = gate::Facts { now, mode, frozen, current, keys, rivals, replicas, last_use };
+        // The reads of the gate proper are of use only while there is something to decide.
         if facts.current == new.version && key::find(&facts.keys, &old.key).is_some_and(KeyFacts::is_active) {
             facts.rivals = known(secrets::rivals(&store, &user, &secret).await)?;
             facts.last_use = known(iam::last_use(&client, &old.key).await)?;
+            if !leaked {
+                facts.replicas = replicas::read(&config, &secret, replication).await;
+            }
         }
-        let leaked = doc.request.reason == Reason::Leaked;
         let run = gate::Run { new: &new, old: &old, promoted_at, policy: &doc.policy, leaked };
         let decision = gate::decide(&facts, &run);
         match decision {
@@ -130,7 +134,12 @@ impl Step for DeactivateKey {
             }
             Gate::Held(shut) => {
                 let callers = callers(&config, &doc, &old.key, promoted_at).await;
-                let why = held(&user, &old.key, &shut, &callers);
+                let behind = replica::behind(&facts.replicas, new.version.as_ref());
+                let why = if behind.as_ref() == Some(&shut) {
+                    replica_behind(&user, &old.key, &shut)
+                } else {
+                    held(&user, &old.key, &shut, &callers)
+                };
                 report(&mut doc, now, facts.last_use, Some(shut), callers);
                 doc.end(now, Outcome::Held, why);
             }
@@ -206,6 +215,19 @@ fn held(user: &UserName, old: &AccessKeyId, shut: &str, callers: &[Caller]) -> W
         format!("The old key {old} of {user} is left Active: {shut}.{seen}"),
         format!(
             "Change these callers over, then `keywheel resume --user {user} --wait 24h` (or --deactivate-anyway, --keep-old); `keywheel rollback --user {user}` goes back."
+        ),
+    )
+}
+
+/// Why a run ends Held that a replica has kept waiting. Nobody's call is meant, so no word of an owner helps.
+fn replica_behind(user: &UserName, old: &AccessKeyId, behind: &str) -> Why {
+    Why::new(
+        "ReplicaBehind",
+        format!(
+            "The old key {old} of {user} is left Active: {behind}. Whoever reads the secret there needs it."
+        ),
+        format!(
+            "Mend the replication to that region, or remove the replica from there when nobody reads it, then `keywheel resume --user {user}`; `keywheel rollback --user {user}` goes back."
         ),
     )
 }

@@ -1,7 +1,7 @@
 //! The `DeleteKey` state: deletes a superseded key at the end of its grace, and only then.
 
 use aws_types::SdkConfig;
-use facts::{iam, secrets};
+use facts::{iam, replicas, secrets};
 use keywheel::clock::wait_time;
 use keywheel::decide::delete::{self, Delete};
 use keywheel::fleet::freeze::Freezes;
@@ -9,7 +9,7 @@ use keywheel::key::{self, KeyFacts};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Outcome, Why};
 use keywheel::switch::Mode;
-use keywheel::{Context, Rotation, Step, StepError, aws};
+use keywheel::{Context, Rotation, Step, StepError, UserName, aws};
 use tracing::{error, info};
 
 /// The step.
@@ -43,9 +43,11 @@ impl Step for DeleteKey {
 
         let ssm = aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run));
         let (mode, freezes, leaked) = facts::switch::mode_freezes_and_leaked(&ssm, &ctx.stage, &old).await?;
-        let current = secrets::current(&store, &secret).await?;
+        let (current, replication) = secrets::current_and_replication(&store, &secret).await?;
         let keys = iam::keys(&client, &user).await?;
+        let mut named = Vec::new();
         let last_use = if key::find(&keys, &old).is_some_and(|key| !KeyFacts::is_active(key)) {
+            named = replicas::read(&config, &secret, replication).await;
             match iam::last_use(&client, &old).await {
                 Ok(last_use) => Some(last_use),
                 Err(StepError::Refused(_)) => None,
@@ -59,7 +61,7 @@ impl Step for DeleteKey {
         if let Freezes::Unknown(why) = &freezes {
             error!(rotation.id = %doc.run, iam.user = %user, "No key is deleted: {why}");
         }
-        let facts = delete::Facts { now, mode, frozen, current, keys, last_use, leaked };
+        let facts = delete::Facts { now, mode, frozen, current, keys, replicas: named, last_use, leaked };
         let run = delete::Run {
             version: new.version.as_ref(),
             new: &new.key,
@@ -103,6 +105,7 @@ impl Step for DeleteKey {
                 );
                 doc.end(now, Outcome::Held, why);
             }
+            Delete::Behind(text) => doc.end(now, Outcome::Held, replica_behind(&user, &text)),
             Delete::Evidence(text) => {
                 let why = Why::new(
                     "LeakedKeyKept",
@@ -124,6 +127,16 @@ impl Step for DeleteKey {
         }
         Ok(doc)
     }
+}
+
+fn replica_behind(user: &UserName, behind: &str) -> Why {
+    Why::new(
+        "ReplicaBehind",
+        format!("The old key of {user} was not deleted: {behind}."),
+        format!(
+            "Mend the replication to that region, or remove the replica from there when nobody reads it, then `keywheel resume --user {user}`."
+        ),
+    )
 }
 
 fn completed(doc: &mut Rotation, now: jiff::Timestamp) {

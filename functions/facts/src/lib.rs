@@ -10,6 +10,7 @@ pub mod executions;
 pub mod fleet;
 pub mod iam;
 pub mod member;
+pub mod replicas;
 pub mod secrets;
 pub mod switch;
 pub mod trail;

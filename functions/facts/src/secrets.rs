@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType};
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, ReplicationStatusType, StatusType};
 use jiff::Timestamp;
 use keywheel::{RunId, SecretArn, StepError, UserName, VersionId};
 
@@ -30,12 +30,34 @@ pub struct Secret {
     pub deleted: bool,
     /// The region of the primary, where this is a replica.
     pub primary_region: Option<String>,
+    /// How its replicas are kept up, where it is a primary that has some.
+    pub replication: Vec<Replication>,
     /// The user that its tag names.
     pub user: Option<String>,
     /// All its tags.
     pub tags: BTreeMap<String, String>,
     /// Its versions with their labels.
     pub versions: BTreeMap<String, Vec<String>>,
+}
+
+/// How a replica in another region is kept up, as its primary tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replication {
+    /// The region.
+    pub region: String,
+    /// Why it follows no more.
+    pub failed: Option<String>,
+}
+
+impl Replication {
+    fn read(status: &ReplicationStatusType) -> Self {
+        let reason = || status.status_message().unwrap_or("no reason is given").to_owned();
+        Self {
+            // A replica without a region is one that cannot be read, not one that is not there.
+            region: status.region().unwrap_or("(unnamed)").to_owned(),
+            failed: (status.status() == Some(&StatusType::Failed)).then(reason),
+        }
+    }
 }
 
 impl Secret {
@@ -86,7 +108,9 @@ pub async fn describe(client: &Client, id: &str) -> Result<Secret, StepError> {
         |tag: &aws_sdk_secretsmanager::types::Tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned()));
     let tags: BTreeMap<String, String> = reply.tags().iter().filter_map(tag).collect();
     let primary = reply.primary_region().map(str::to_owned).filter(|region| region != arn.region());
+    let own: &[ReplicationStatusType] = if primary.is_none() { reply.replication_status() } else { &[] };
     Ok(Secret {
+        replication: own.iter().map(Replication::read).collect(),
         name: reply.name().unwrap_or_default().to_owned(),
         deleted: reply.deleted_date().is_some(),
         primary_region: primary,
@@ -102,10 +126,18 @@ pub async fn describe(client: &Client, id: &str) -> Result<Secret, StepError> {
 
 /// The version that AWSCURRENT names now; `None` where the secret is gone or about to be.
 pub async fn current(client: &Client, arn: &SecretArn) -> Result<Option<VersionId>, StepError> {
+    Ok(current_and_replication(client, arn).await?.0)
+}
+
+/// The same, and how its replicas are kept up.
+pub async fn current_and_replication(
+    client: &Client,
+    arn: &SecretArn,
+) -> Result<(Option<VersionId>, Vec<Replication>), StepError> {
     match describe(client, arn.as_str()).await {
-        Ok(secret) if secret.deleted => Ok(None),
-        Ok(secret) => Ok(secret.labelled(CURRENT)),
-        Err(error) if error.is_refused(&["ResourceNotFoundException"]) => Ok(None),
+        Ok(secret) if secret.deleted => Ok((None, Vec::new())),
+        Ok(secret) => Ok((secret.labelled(CURRENT), secret.replication)),
+        Err(error) if error.is_refused(&["ResourceNotFoundException"]) => Ok((None, Vec::new())),
         Err(error) => Err(error),
     }
 }

@@ -126,6 +126,16 @@ impl SecretArn {
     pub fn resource(&self) -> &str {
         self.0.splitn(7, ':').nth(6).unwrap_or_default()
     }
+    /// The same secret's ARN in another region: a replica's differs in nothing else.
+    #[must_use]
+    pub fn in_region(&self, region: &str) -> Self {
+        Self(format!(
+            "arn:{}:secretsmanager:{region}:{}:secret:{}",
+            self.partition(),
+            self.account(),
+            self.resource()
+        ))
+    }
     fn part(&self, index: usize) -> &str {
         // The constructor has seen all seven parts.
         self.0.splitn(7, ':').nth(index).unwrap_or_default()
@@ -292,5 +302,7 @@ mod tests {
             "arn:aws-us-gov:secretsmanager:us-gov-west-1:111122223333:secret:a/b:c-AbCdEf".parse().unwrap();
         assert_eq!((arn.partition(), arn.region()), ("aws-us-gov", "us-gov-west-1"));
         assert_eq!((arn.account(), arn.resource()), ("111122223333", "a/b:c-AbCdEf"));
+        let there = arn.in_region("us-gov-east-1");
+        assert_eq!((there.region(), there.in_region("us-gov-west-1")), ("us-gov-east-1", arn));
     }
 }

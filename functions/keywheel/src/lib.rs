@@ -20,6 +20,7 @@ pub mod making;
 pub mod notice;
 pub mod pattern;
 pub mod policy;
+pub mod replica;
 pub mod rotation;
 pub mod secret;
 pub mod serve;

@@ -89,7 +89,7 @@ impl Look {
         let ssm = aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run));
         let mode = facts::switch::mode(&ssm, &ctx.stage).await?;
 
-        let secret = describe(&store, &asked).await?;
+        let secret = describe(&store, &doc.request).await?;
         doc.secret = Some(secret.arn.clone());
         let user = managed_user(&iam, &secret).await?;
         let name = user.facts.name.clone();
@@ -314,7 +314,8 @@ fn document(begin: &Begin) -> (Rotation, Option<Why>) {
     (Rotation::new(run, begin.execution.clone(), begin.started, request, policy), refusal)
 }
 
-async fn describe(store: &aws_sdk_secretsmanager::Client, asked: &str) -> Result<Secret, Stop> {
+async fn describe(store: &aws_sdk_secretsmanager::Client, request: &Request) -> Result<Secret, Stop> {
+    let asked = &request.secret;
     let secret = match secrets::describe(store, asked).await {
         Ok(secret) => secret,
         Err(error) if error.is_refused(&["ResourceNotFoundException"]) => {
@@ -337,7 +338,17 @@ async fn describe(store: &aws_sdk_secretsmanager::Client, asked: &str) -> Result
         return Err(blocked(
             "SecretIsReplica",
             format!("The secret {} is a replica; its primary lives in {region}.", secret.name),
-            "Rotate the primary; replicas follow it.",
+            format!("Rotate the primary, {}; replicas follow it.", secret.arn.in_region(region)),
+        ));
+    }
+    // The old key would have to stay for those who read the secret there, however long. What leaked, and what goes
+    // back, does not wait for that.
+    let failed = secret.replication.iter().find_map(|there| Some((&there.region, there.failed.as_ref()?)));
+    if let Some((region, why)) = failed.filter(|_| request.reason != Reason::Leaked && !request.roll_back) {
+        return Err(blocked(
+            "ReplicaFailed",
+            format!("The replica of secret {} in {region} follows it no more: {why}.", secret.name),
+            "Mend the replication, or remove the replica from that region when nobody reads it there.",
         ));
     }
     Ok(secret)

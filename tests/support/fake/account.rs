@@ -102,7 +102,7 @@ pub struct User {
 }
 
 /// A version of a secret.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     /// Its id.
     pub id: String,

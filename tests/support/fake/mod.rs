@@ -12,6 +12,7 @@ mod iam;
 mod integration;
 mod objects;
 mod policies;
+mod replicas;
 mod report;
 mod secrets;
 mod state;
@@ -39,6 +40,7 @@ use tokio::sync::Notify;
 pub use account::{
     Call, Execution, Key, Maker, Object, Options, Role, Secret, TaskAnswer, TrailRecord, Use, User, Version,
 };
+pub use replicas::Replica;
 pub use state::{State, random_secret};
 pub use wire::{Answer, Body, Refusal, Request, refuse, refuse_with};
 
@@ -232,7 +234,7 @@ impl State {
         if let Some(refusal) = self.unfit_signature(request) {
             return refusal;
         }
-        if self.denied.contains(&request.name()) {
+        if self.is_denied(request) {
             return denied(request);
         }
         let answer = match request.service.as_str() {
@@ -250,6 +252,12 @@ impl State {
         };
         self.leave_a_trail(request, &answer);
         answer
+    }
+
+    /// Whether a call is denied, everywhere or in its region.
+    fn is_denied(&self, request: &Request) -> bool {
+        let name = request.name();
+        self.denied.contains(&name) || self.denied.contains(&format!("{name}@{}", request.region))
     }
 
     fn unfit_signature(&mut self, request: &Request) -> Option<Answer> {

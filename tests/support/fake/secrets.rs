@@ -1,4 +1,4 @@
-//! Secrets Manager: versions, labels that move by compare-and-swap, and tokens that are versions' ids.
+//! Secrets Manager, in every region: versions, labels that move by compare-and-swap, and tokens that are versions' ids.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,8 @@ impl State {
             return Ok(self.list_secrets(request));
         }
         let id = request.text("SecretId");
-        let Some(index) = self.secrets.iter().position(|secret| is_named(secret, id)) else {
+        let is_it = |secret: &Secret| is_named(secret, id) && secret.region() == request.region;
+        let Some(index) = self.secrets.iter().position(is_it) else {
             return refuse("ResourceNotFoundException", "Secrets Manager can't find the specified secret.");
         };
         let deleted = self.secrets[index].deleted.is_some();
@@ -26,19 +27,32 @@ impl State {
                 "You can't perform this operation on the secret because it was marked for deletion.";
             return refuse("InvalidRequestException", message);
         }
-        match request.action.as_str() {
-            "DescribeSecret" => Ok(Body::Json(describe(&self.secrets[index]))),
-            "GetSecretValue" => get(&self.secrets[index], request),
+        let answer = match request.action.as_str() {
+            "DescribeSecret" => {
+                let mut reply = describe(&self.secrets[index]);
+                if let Some(status) = self.replication_status(&self.secrets[index]) {
+                    reply["ReplicationStatus"] = status;
+                }
+                return Ok(Body::Json(reply));
+            }
+            "GetSecretValue" => return get(&self.secrets[index], request),
+            _ if self.secrets[index].is_replica() => {
+                let message = "Operation not permitted on a replica secret. Call must be made in primary secret's region.";
+                return refuse("InvalidParameterException", message);
+            }
             "PutSecretValue" => self.put(index, request),
             "UpdateSecretVersionStage" => self.move_stage(index, request),
             _ => self.unknown(request),
-        }
+        };
+        self.mark_replicas();
+        answer
     }
 
     fn list_secrets(&self, request: &Request) -> Body {
         let filters = request.params["Filters"].as_array().cloned().unwrap_or_default();
         let matches = |secret: &&Secret| {
             secret.deleted.is_none()
+                && secret.region() == request.region
                 && filters.iter().all(|filter| {
                     let wanted = filter["Values"].as_array().cloned().unwrap_or_default();
                     let starts = |text: &str| {
@@ -170,12 +184,14 @@ impl State {
         };
         secret.versions.push(version);
         attach(secret, CURRENT, &id);
+        self.mark_replicas();
         id
     }
 
     /// Moves AWSCURRENT as a person with the console would.
     pub fn move_current(&mut self, name: &str, version: &str) {
         attach(self.secret_mut(name), CURRENT, version);
+        self.mark_replicas();
     }
 
     /// A secret by its name.

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::account::{
     Call, Execution, Key, Maker, Object, Options, Role, Secret, TaskAnswer, TrailRecord, User,
 };
+use super::replicas::Replica;
 use super::wire::Request;
 use super::{INVOCATION, Invocation};
 use crate::broken::Broken;
@@ -34,7 +35,7 @@ pub struct State {
     pub region: String,
     /// How it behaves.
     pub options: Options,
-    /// Calls that are denied, as `service:Action`.
+    /// Calls that are denied, as `service:Action`, or `service:Action@region` for one region.
     pub denied: BTreeSet<String>,
     /// Users by name; those of other accounts by account and name, as `account/name`.
     pub users: BTreeMap<String, User>,
@@ -54,6 +55,8 @@ pub struct State {
     pub open: BTreeSet<String>,
     /// Secrets.
     pub secrets: Vec<Secret>,
+    /// How secrets are replicated to other regions.
+    pub replicas: Vec<Replica>,
     /// Executions by ARN.
     pub executions: BTreeMap<String, Execution>,
     /// Executions that were started and that nobody walks yet.
@@ -131,6 +134,7 @@ impl State {
             external_id: None,
             open: BTreeSet::new(),
             secrets: Vec::new(),
+            replicas: Vec::new(),
             to_walk: Vec::new(),
             executions: BTreeMap::new(),
             tokens: BTreeSet::new(),

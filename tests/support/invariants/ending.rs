@@ -91,6 +91,13 @@ fn says_what_is(state: &State, doc: &Rotation, writes: &[Call], broken: &mut Vec
             if let Some(old) = old.filter(|old| exists(old)) {
                 lie(format!("Completed, and the old key {old} is still there"));
             }
+            let name = doc.baseline.as_ref().map_or("", |baseline| baseline.secret_name.as_str());
+            if !state.replicas.is_empty() && old.is_some() {
+                let lagging = state.lagging(name);
+                if !lagging.is_empty() {
+                    lie(format!("Completed, and the replicas in {lagging:?} name another version"));
+                }
+            }
         }
         Some(Outcome::Blocked) => {
             // A key whose creation was never answered, or whose secret died with the process, may be anybody's

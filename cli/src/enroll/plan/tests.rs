@@ -49,6 +49,7 @@ fn fresh() -> World {
             name: "app/mail".into(),
             deleted: false,
             primary_region: None,
+            replication: Vec::new(),
             user: None,
             tags: BTreeMap::new(),
             versions: BTreeMap::new(),

@@ -10,6 +10,7 @@ use crate::fleet::freeze::Frozen;
 use crate::ids::{AccessKeyId, VersionId};
 use crate::incident::{EVIDENCE, Record, RecordState};
 use crate::key::{self, KeyFacts, LastUse};
+use crate::replica::{self, Replica};
 use crate::switch::Mode;
 
 /// What is known when the grace should be over.
@@ -25,6 +26,8 @@ pub struct Facts {
     pub current: Option<VersionId>,
     /// The user's keys now; empty where the user is gone.
     pub keys: Vec<KeyFacts>,
+    /// What the secret's replicas name, where it has any.
+    pub replicas: Vec<Replica>,
     /// The old key's last use; `None` where it is not known.
     pub last_use: Option<LastUse>,
     /// What is on record of the old key, where it was contained as leaked.
@@ -61,6 +64,8 @@ pub enum Delete {
     Held(String),
     /// It stays: the installation was not live, or nobody knew what is frozen, for longer than a run waits.
     Paused(String),
+    /// It stays: a replica of the secret does not name the version that must be current, for longer than a run waits.
+    Behind(String),
     /// It stays, Inactive: it was contained as leaked, and its evidence time is not over.
     Evidence(String),
 }
@@ -71,7 +76,7 @@ const LOOK_AGAIN: Duration = Duration::from_hours(1);
 const LOOK_DAILY: Duration = Duration::from_hours(24);
 /// How long after the grace a pause is waited for.
 const LONGEST_PAUSE: Duration = Duration::from_hours(24 * 90);
-/// How long after the grace an unreadable last use is asked for again, before a person is.
+/// How long after the grace an unreadable last use, or a replica that lags, is asked for again, before a person is.
 const PATIENCE: Duration = Duration::from_hours(24);
 
 /// Decides. Only an Inactive key, superseded, past its grace and unused since, is deleted.
@@ -114,6 +119,13 @@ pub fn decide(facts: &Facts, run: &Run<'_>) -> Delete {
         }
         // An execution's history holds 25,000 events: the looks grow rarer.
         return Delete::Wait(after(facts.now, (paused / 24).clamp(LOOK_AGAIN, LOOK_DAILY)), why);
+    }
+    // The gate has asked this too, unless it found the key Inactive already.
+    if let Some(behind) = replica::behind(&facts.replicas, run.version) {
+        if facts.now >= after(over, PATIENCE) {
+            return Delete::Behind(behind);
+        }
+        return Delete::Wait(after(facts.now, LOOK_AGAIN), behind);
     }
     match &facts.last_use {
         None if facts.now >= after(over, PATIENCE) => {

@@ -10,6 +10,9 @@
 //! for that end may outlast the longest overlap: people who may touch nothing are not held to a date that passes
 //! meanwhile, so the gate is asked once more after it. Where nobody knows the end, that is no freeze to wait out but a
 //! reason to stay shut like any other.
+//!
+//! Where the secret has replicas in other regions, each must name the new version first: their readers hold the old key
+//! until then, however quiet it is. Neither the owner's word nor time opens the gate against one that lags.
 
 use std::time::Duration;
 
@@ -20,6 +23,7 @@ use crate::fleet::freeze::Frozen;
 use crate::ids::{SecretArn, VersionId};
 use crate::key::{self, KeyFacts, LastUse};
 use crate::policy::{Policy, WhenStillInUse};
+use crate::replica::{self, Replica};
 use crate::rotation::{NewKey, OldKey};
 use crate::switch::Mode;
 
@@ -39,6 +43,8 @@ pub struct Facts {
     pub keys: Vec<KeyFacts>,
     /// Other secrets whose tag names this user; `None` where it is not known.
     pub rivals: Option<Vec<SecretArn>>,
+    /// What the secret's replicas name, where it has any.
+    pub replicas: Vec<Replica>,
     /// The old key's last use; `None` where it is not known.
     pub last_use: Option<LastUse>,
 }
@@ -159,6 +165,10 @@ fn shut(facts: &Facts, run: &Run<'_>) -> Option<Shut> {
             return unless_leaked(format!("another secret is tagged for this user: {}", rivals[0]));
         }
         Some(_) => {}
+    }
+    // Whoever reads the secret there still calls with the old key.
+    if let Some(behind) = replica::behind(&facts.replicas, run.new.version.as_ref()) {
+        return unless_leaked(behind);
     }
     let settled = after(run.promoted_at, run.policy.settling());
     let (earliest, _) = window(run.promoted_at, run.policy);

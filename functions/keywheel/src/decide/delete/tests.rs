@@ -1,5 +1,6 @@
 use super::*;
 use crate::key::KeyStatus;
+use crate::replica::Names;
 
 const NEW: &str = "AKIANNNNNNNNNNNNNNNN";
 const OLD: &str = "AKIAOOOOOOOOOOOOOOOO";
@@ -28,6 +29,7 @@ fn facts(now: i64, status: Option<KeyStatus>, last_use: Option<Option<i64>>) -> 
                 Some(KeyFacts { id: id.parse().unwrap(), status: status?, created: None })
             })
             .collect(),
+        replicas: Vec::new(),
         last_use: last_use.map(|used| LastUse { at: used.map(at), service: None, region: None }),
         leaked: None,
     }
@@ -53,6 +55,23 @@ fn only_an_inactive_unused_key_past_its_grace_is_deleted() {
         matches!(decide(&facts(D + GRACE - 1, off, Some(None))), Delete::Wait(until, _) if until == at(D + GRACE))
     );
     assert!(matches!(decide(&facts(D - 50, off, Some(None))), Delete::Wait(..)), "a clock that runs behind");
+}
+
+#[test]
+fn a_replica_that_lags_keeps_the_key_for_a_day_and_then_for_a_person() {
+    let lagging = |now, names| {
+        let replicas = vec![Replica { region: "us-west-2".into(), names, failed: None }];
+        decide(&Facts { replicas, ..facts(now, Some(KeyStatus::Inactive), Some(None)) })
+    };
+    let over = D + GRACE;
+    for names in [Names::Version(version('2')), Names::Nothing, Names::Unknown("denied".into())] {
+        let Delete::Wait(next, why) = lagging(over, names.clone()) else { panic!("{names:?}") };
+        assert_eq!(next, at(over + 3600));
+        assert!(why.contains("us-west-2"), "{why}");
+        assert!(matches!(lagging(over + 24 * 3600 - 1, names.clone()), Delete::Wait(..)));
+        assert!(matches!(lagging(over + 24 * 3600, names), Delete::Behind(_)));
+    }
+    assert_eq!(lagging(over, Names::Version(version('1'))), Delete::Yes);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::key::KeyStatus::{self, Active, Inactive};
 use crate::policy::Span;
+use crate::replica::Names;
 
 const NEW: &str = "AKIANNNNNNNNNNNNNNNN";
 const OLD: &str = "AKIAOOOOOOOOOOOOOOOO";
@@ -36,6 +37,7 @@ fn world(now: i64, last_used: Option<i64>) -> World {
             current: Some(version('1')),
             keys: vec![key(OLD, Active), key(NEW, Active)],
             rivals: Some(Vec::new()),
+            replicas: Vec::new(),
             last_use: Some(LastUse { at: last_used.map(at), service: Some("s3".into()), region: None }),
         },
         new: NewKey { key: NEW.parse().unwrap(), version: Some(version('1')) },
@@ -126,6 +128,28 @@ fn another_secret_that_may_hold_the_key_keeps_it_unless_it_leaked() {
         world.facts.rivals = rivals;
         assert!(matches!(world.decide(), Gate::Held(_)), "{:?}", world.decide());
         world.leaked = true;
+        assert_eq!(world.decide(), Gate::Open);
+    }
+}
+
+#[test]
+fn a_replica_that_lags_keeps_it_shut_for_good_unless_the_key_leaked() {
+    let end = P + 14 * 24 * HOUR;
+    let of = |names: Names| Replica { region: "us-west-2".into(), names, failed: None };
+    for names in [Names::Version(version('2')), Names::Nothing, Names::Unknown("denied".into())] {
+        let mut world = world(QUIET_AT, Some(P));
+        world.policy.when_still_in_use = WhenStillInUse::Deactivate;
+        world.facts.replicas = vec![of(Names::Version(version('1'))), of(names)];
+        assert!(matches!(world.decide(), Gate::Wait(next, _) if next == at(QUIET_AT + 4 * HOUR)));
+        // The owner's word is about users who do not follow the secret. These cannot.
+        world.facts.now = at(end);
+        let Gate::Held(why) = world.decide() else { panic!("{:?}", world.decide()) };
+        assert!(why.contains("us-west-2"), "{why}");
+        world.leaked = true;
+        assert_eq!(world.decide(), Gate::Open);
+        // Once it has followed, the question is the usual one.
+        world.leaked = false;
+        world.facts.replicas[1] = of(Names::Version(version('1')));
         assert_eq!(world.decide(), Gate::Open);
     }
 }
