@@ -170,3 +170,37 @@ async fn a_broken_promise_is_noticed() {
         assert!(broken.contains(promise), "{promise} is not in {broken}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_is_read_in_its_region_follows_late_and_takes_no_write() {
+    let world = World::new();
+    let (region, primary) = (world.elsewhere(), world.fake.state().secret(SECRET).arn.clone());
+    world.fake.state().replicate(SECRET, &region, Duration::from_mins(5));
+    let here = store(&world);
+    let config = keywheel::aws::in_region(&world.fake.config_of("somebody"), &region);
+    let there = aws_sdk_secretsmanager::Client::new(&config);
+    // A secret is where its ARN says; its name is known in both regions.
+    let error = there.describe_secret().secret_id(&primary).send().await.unwrap_err();
+    assert_eq!(error.code(), Some("ResourceNotFoundException"));
+    let copy = there.describe_secret().secret_id(SECRET).send().await.unwrap();
+    assert_eq!(copy.primary_region(), Some(world.fake.state().region.as_str()));
+    assert_ne!(copy.arn(), Some(primary.as_str()));
+    let error = there.put_secret_value().secret_id(SECRET).secret_string("{}").send().await.unwrap_err();
+    assert!(error.message().unwrap().contains("replica"), "{error:?}");
+    // A change arrives there later, and the primary says so.
+    let status = async || {
+        let told = here.describe_secret().secret_id(SECRET).send().await.unwrap();
+        told.replication_status()[0].status().unwrap().as_str().to_owned()
+    };
+    assert_eq!(status().await, "InSync");
+    let text = world.fake.state().secret(SECRET).current().unwrap().to_string();
+    let version = world.fake.state().put_current(SECRET, &text);
+    let named = async || {
+        let value = there.get_secret_value().secret_id(SECRET).send().await.unwrap();
+        value.version_id().unwrap().to_owned()
+    };
+    assert_ne!(named().await, version);
+    assert_eq!(status().await, "InProgress");
+    world.fake.wait(Duration::from_mins(5)).await;
+    assert_eq!((named().await, status().await), (version, "InSync".to_owned()));
+}

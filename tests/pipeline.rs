@@ -17,6 +17,10 @@ mod blocked;
 mod freeze;
 #[path = "pipeline/notices.rs"]
 mod notices;
+#[path = "pipeline/partitions.rs"]
+mod partitions;
+#[path = "pipeline/replicas.rs"]
+mod replicas;
 #[path = "pipeline/rollback.rs"]
 mod rollback;
 #[path = "pipeline/together.rs"]

@@ -26,6 +26,7 @@ pub mod functions;
 pub mod hostile;
 pub mod invariants;
 pub mod logs;
+pub mod place;
 pub mod repository;
 pub mod walker;
 pub mod world;

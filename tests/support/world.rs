@@ -17,6 +17,7 @@ use crate::fake::{Fake, Maker, Secret, State, User, Version, random_secret};
 use crate::functions::{Functions, STAGE};
 use crate::invariants;
 use crate::logs::Logs;
+use crate::place::Place;
 use crate::walker::{Control, Walk, Walker};
 
 /// The managed user.
@@ -256,6 +257,10 @@ impl World {
     pub fn assert_promises(&self) {
         let state = self.fake.state();
         assert!(state.violations.is_empty(), "{:#?}", state.violations);
+        let sent = state.calls.iter().filter(|call| !call.host.is_empty());
+        for call in sent {
+            assert!(Place::here().has_host(&call.host), "{} was sent to {}", call.name, call.host);
+        }
         assert!(!invariants::finds_secret(&state, &self.logs.text()), "P4: the logs hold a secret");
         let told = format!("{:?}{:?}{:?}", state.bus, state.topic, state.answers);
         assert!(!invariants::finds_secret(&state, &told), "P4: a notice holds a secret");
@@ -269,6 +274,12 @@ impl World {
         assert_eq!(invariants::orphans(&state), Vec::<String>::new(), "orphans");
         drop(state);
         self.assert_promises();
+    }
+
+    /// Another region of the world's partition, which no other world has.
+    pub fn elsewhere(&self) -> String {
+        let [here, there] = Place::here().regions();
+        self.fake.state().region.replacen(here, there, 1)
     }
 
     /// The key that consumers use.

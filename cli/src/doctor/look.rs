@@ -30,7 +30,7 @@ pub(super) struct Seen {
 pub(super) struct Found {
     /// The hub's region.
     pub(super) region: String,
-    /// The region where the partition's global services speak.
+    /// The region where IAM's records come from; the hub's own in a partition that nobody has told us of.
     pub(super) global: String,
     /// The rules of the hub.
     pub(super) rules: Vec<Rule>,
@@ -62,19 +62,10 @@ impl Found {
     }
 }
 
-/// Where a partition's global services speak.
-fn global(partition: &str) -> &'static str {
-    match partition {
-        "aws-cn" => "cn-northwest-1",
-        "aws-us-gov" => "us-gov-west-1",
-        _ => "us-east-1",
-    }
-}
-
 /// Reads everything, whatever fails.
 pub(super) async fn around(place: &Place) -> Found {
-    let mut found =
-        Found { region: place.region.clone(), global: global(&place.partition).into(), ..Found::default() };
+    let global = facts::trail::iam_region(&place.partition).unwrap_or(&place.region);
+    let mut found = Found { region: place.region.clone(), global: global.to_owned(), ..Found::default() };
     let (events, hub) = (place.events(&place.region), place.emergency.as_str());
     for bus in ["default", place.leaks.as_str()] {
         let rules = rules(&events, bus, hub).await;

@@ -13,7 +13,7 @@ use crate::secrets::{self, Replication};
 pub async fn read(config: &SdkConfig, primary: &SecretArn, replication: Vec<Replication>) -> Vec<Replica> {
     let mut calls = JoinSet::new();
     let mut replicas = Vec::new();
-    for (index, Replication { region, failed }) in replication.into_iter().enumerate() {
+    for (index, Replication { region, follows }) in replication.into_iter().enumerate() {
         let client = Client::new(&aws::in_region(config, &region));
         let arn = primary.in_region(&region);
         calls.spawn(async move {
@@ -25,7 +25,7 @@ pub async fn read(config: &SdkConfig, primary: &SecretArn, replication: Vec<Repl
             (index, names)
         });
         // Only a bug breaks a call off; its replica is then one that nobody has asked.
-        replicas.push(Replica { region, names: Names::Unknown("it was not asked".to_owned()), failed });
+        replicas.push(Replica { region, names: Names::Unknown("it was not asked".to_owned()), follows });
     }
     while let Some(done) = calls.join_next().await {
         if let Ok((index, names)) = done {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, ReplicationStatusType, StatusType};
 use jiff::Timestamp;
+use keywheel::replica::Follows;
 use keywheel::{RunId, SecretArn, StepError, UserName, VersionId};
 
 use crate::timestamp;
@@ -45,8 +46,8 @@ pub struct Secret {
 pub struct Replication {
     /// The region.
     pub region: String,
-    /// Why it follows no more.
-    pub failed: Option<String>,
+    /// Whether it follows.
+    pub follows: Follows,
 }
 
 impl Replication {
@@ -55,7 +56,11 @@ impl Replication {
         Self {
             // A replica without a region is one that cannot be read, not one that is not there.
             region: status.region().unwrap_or("(unnamed)").to_owned(),
-            failed: (status.status() == Some(&StatusType::Failed)).then(reason),
+            follows: match status.status() {
+                Some(StatusType::InSync) => Follows::InSync,
+                Some(StatusType::Failed) => Follows::NoMore(reason()),
+                _ => Follows::Copying,
+            },
         }
     }
 }

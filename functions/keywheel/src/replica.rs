@@ -13,8 +13,8 @@ pub struct Replica {
     pub region: String,
     /// What it names.
     pub names: Names,
-    /// Why it follows its primary no more, where the primary says so.
-    pub failed: Option<String>,
+    /// Whether it follows its primary, as that one says.
+    pub follows: Follows,
 }
 
 /// What AWSCURRENT names in a replica.
@@ -28,14 +28,23 @@ pub enum Names {
     Unknown(String),
 }
 
+/// Whether a replica follows its primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Follows {
+    /// It has every change.
+    InSync,
+    /// A change is on its way: a label that was moved away and back may still arrive there once more.
+    Copying,
+    /// Its replication has failed; why.
+    NoMore(String),
+}
+
 /// How many replicas a sentence tells of; the rest are counted.
 const TOLD: usize = 3;
 
-/// Which replicas do not name `version`, each with the reason; `None` where all of them do. One that could not be read
-/// does not.
+/// Which replicas are not known to name `version` and to stay with it, each with the reason; `None` where all do.
 pub fn behind(replicas: &[Replica], version: Option<&VersionId>) -> Option<String> {
-    let lags = |replica: &&Replica| !matches!(&replica.names, Names::Version(id) if Some(id) == version);
-    let behind: Vec<String> = replicas.iter().filter(lags).map(told).collect();
+    let behind: Vec<String> = replicas.iter().filter_map(|replica| told(replica, version)).collect();
     let more = behind.len().saturating_sub(TOLD);
     let all = behind[..behind.len() - more].join("; ");
     match behind.len() {
@@ -45,16 +54,21 @@ pub fn behind(replicas: &[Replica], version: Option<&VersionId>) -> Option<Strin
     }
 }
 
-fn told(Replica { region, names, failed }: &Replica) -> String {
-    let what = match names {
-        Names::Version(_) => "does not name the new version yet".to_owned(),
-        Names::Nothing => "names no version".to_owned(),
-        Names::Unknown(why) => format!("could not be read ({why})"),
+fn told(Replica { region, names, follows }: &Replica, version: Option<&VersionId>) -> Option<String> {
+    let names = match names {
+        Names::Version(id) if Some(id) == version => None,
+        Names::Version(_) => Some("does not name the new version yet".to_owned()),
+        Names::Nothing => Some("names no version".to_owned()),
+        Names::Unknown(why) => Some(format!("could not be read ({why})")),
     };
-    match failed {
-        Some(why) => format!("the replica in {region} {what}; its replication has failed ({why})"),
-        None => format!("the replica in {region} {what}"),
-    }
+    let what = match (names, follows) {
+        (None, Follows::InSync) => return None,
+        (None, Follows::Copying) => "is still being brought up to date".to_owned(),
+        (None, Follows::NoMore(why)) => format!("follows its primary no more ({why})"),
+        (Some(what), Follows::NoMore(why)) => format!("{what}, and follows its primary no more ({why})"),
+        (Some(what), _) => what,
+    };
+    Some(format!("the replica in {region} {what}"))
 }
 
 #[cfg(test)]
@@ -66,7 +80,7 @@ mod tests {
     }
 
     fn replica(region: &str, names: Names) -> Replica {
-        Replica { region: region.into(), names, failed: None }
+        Replica { region: region.into(), names, follows: Follows::InSync }
     }
 
     #[test]
@@ -81,16 +95,24 @@ mod tests {
             assert!(!text.contains("us-west-2"), "{text}");
         }
         // A run that names no version is one that nothing is in step with.
-        assert!(behind(&[own(), replica("ap-south-1", Names::Nothing)], None).is_some());
+        assert!(behind(&[own()], None).is_some());
+    }
+
+    #[test]
+    fn a_replica_that_may_yet_change_is_in_step_with_nothing() {
+        for follows in [Follows::Copying, Follows::NoMore("the name is taken".into())] {
+            let right = Replica { follows, ..replica("us-west-2", Names::Version(version('1'))) };
+            assert!(behind(&[right], Some(&version('1'))).unwrap().contains("us-west-2"));
+        }
     }
 
     #[test]
     fn what_failed_is_said_with_its_reason_and_a_long_list_is_cut() {
-        let mut failed = replica("us-west-2", Names::Nothing);
-        failed.failed = Some("the name is taken".into());
+        let follows = Follows::NoMore("the name is taken".into());
+        let failed = Replica { follows, ..replica("us-west-2", Names::Nothing) };
         assert_eq!(
             behind(&[failed], Some(&version('1'))).unwrap(),
-            "the replica in us-west-2 names no version; its replication has failed (the name is taken)"
+            "the replica in us-west-2 names no version, and follows its primary no more (the name is taken)"
         );
         let many: Vec<Replica> = (1..=5).map(|n| replica(&format!("eu-west-{n}"), Names::Nothing)).collect();
         let text = behind(&many, Some(&version('1'))).unwrap();

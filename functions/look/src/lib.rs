@@ -11,6 +11,7 @@ use keywheel::clock::after;
 use keywheel::decide::entry::{self, Entry, Evidence, Pending, RunState, Start};
 use keywheel::incident::RecordState;
 use keywheel::key::KeyFacts;
+use keywheel::replica::Follows;
 use keywheel::rotation::{Baseline, Caught, CurrentVersion, Outcome, Reason, Request, Rotation, Why};
 use keywheel::secret::SecretValue;
 use keywheel::{AccessKeyId, Context, RunId, SecretArn, Step, StepError, UserName, aws};
@@ -343,7 +344,10 @@ async fn describe(store: &aws_sdk_secretsmanager::Client, request: &Request) -> 
     }
     // The old key would have to stay for those who read the secret there, however long. What leaked, and what goes
     // back, does not wait for that.
-    let failed = secret.replication.iter().find_map(|there| Some((&there.region, there.failed.as_ref()?)));
+    let failed = secret.replication.iter().find_map(|there| match &there.follows {
+        Follows::NoMore(why) => Some((&there.region, why)),
+        _ => None,
+    });
     if let Some((region, why)) = failed.filter(|_| request.reason != Reason::Leaked && !request.roll_back) {
         return Err(blocked(
             "ReplicaFailed",

@@ -220,6 +220,8 @@ pub struct Call {
     pub run: Option<RunId>,
     /// The id of the key that signed it.
     pub signer: String,
+    /// The host that it was sent to; empty where a machine itself made it.
+    pub host: String,
     /// When it was made.
     pub at: Timestamp,
     /// Its parameters, without secrets.

@@ -21,6 +21,7 @@ use crate::consumer::Consumer;
 use crate::faults::{Kind, Plan};
 use crate::functions;
 use crate::invariants::Watch;
+use crate::place::Place;
 
 /// Everything the fake knows.
 #[derive(Debug)]
@@ -108,11 +109,12 @@ static WORLDS: AtomicU32 = AtomicU32::new(100);
 
 impl State {
     pub(super) fn new(clock: Clock) -> Self {
+        let place = Place::here();
         Self {
             clock,
             account: "111122223333".into(),
-            partition: "aws".into(),
-            region: format!("eu-west-{}", WORLDS.fetch_add(1, Ordering::Relaxed)),
+            partition: place.partition().into(),
+            region: format!("{}-{}", place.regions()[0], WORLDS.fetch_add(1, Ordering::Relaxed)),
             options: Options {
                 valid_after: Duration::ZERO,
                 dies_after: Duration::ZERO,
@@ -294,6 +296,7 @@ impl State {
             name: request.name(),
             run: request.run,
             signer: request.signer.clone(),
+            host: request.host().to_owned(),
             at: self.now(),
             params,
             // A task that a function has spawned does not know its invocation; whose role it signs with, it does.

@@ -48,7 +48,7 @@ impl State {
         let record = json!({
             "eventName": request.action,
             "eventSource": "iam.amazonaws.com",
-            "awsRegion": "us-east-1",
+            "awsRegion": self.iam_region(),
             "eventTime": self.now(),
             "userAgent": request.agent,
             "sourceIPAddress": "192.0.2.7",
@@ -96,6 +96,16 @@ impl State {
         self.trail.push(TrailRecord { at, name: "AssumeRole".into(), key: key.into(), record });
     }
 
+    /// Where the records of IAM are, which is global.
+    fn iam_region(&self) -> &'static str {
+        match self.partition.as_str() {
+            "aws" => "us-east-1",
+            "aws-us-gov" => "us-gov-west-1",
+            "aws-cn" => "cn-north-1",
+            other => panic!("nobody knows the partition {other}"),
+        }
+    }
+
     /// The record of the call that made a key.
     pub fn record_of_making(&self, key: &str) -> Option<Value> {
         let of = |event: &&TrailRecord| event.record["responseElements"]["accessKey"]["accessKeyId"] == key;
@@ -125,7 +135,8 @@ impl State {
         }
         let recorded = self.trail.iter().filter_map(|event| event.record["awsRegion"].as_str());
         let mut regions: BTreeMap<&str, &str> = recorded.map(|region| (region, "ENABLED")).collect();
-        regions.extend([(self.region.as_str(), "ENABLED_BY_DEFAULT"), ("us-east-1", "ENABLED_BY_DEFAULT")]);
+        let own = [self.region.as_str(), self.iam_region()];
+        regions.extend(own.map(|region| (region, "ENABLED_BY_DEFAULT")));
         regions.insert("ap-east-1", "DISABLED");
         let wanted = request.params["RegionOptStatusContains"].as_array();
         regions.retain(|_, status| wanted.is_none_or(|wanted| wanted.iter().any(|word| word == status)));
@@ -164,13 +175,14 @@ impl State {
                 && start.is_none_or(|start| seconds >= start)
                 && end.is_none_or(|end| seconds <= end)
         };
+        let iam_region = self.iam_region();
         let mut found: Vec<(Timestamp, Found)> = self
             .trail
             .iter()
             .filter(|event| in_time(event.at))
             // IAM is global; its records are in one region only, whatever region asks.
             .filter(|event| {
-                event.record["eventSource"] != "iam.amazonaws.com" || request.region == "us-east-1"
+                event.record["eventSource"] != "iam.amazonaws.com" || request.region == iam_region
             })
             .filter(|event| event.record["awsRegion"].as_str().is_none_or(|region| region == request.region))
             .filter(|event| match what {
@@ -182,7 +194,7 @@ impl State {
             .collect();
         if what == Some("AccessKeyId") && request.region == self.region {
             for key in keys.filter(|key| key.id == wanted) {
-                let here = |once: &&Use| once.service != "iam" || request.region == "us-east-1";
+                let here = |once: &&Use| once.service != "iam" || request.region == iam_region;
                 let uses = key.uses.iter().filter(|once| in_time(once.at)).filter(here);
                 found.extend(uses.map(|once| (once.at, Found::Use(&key.id, *once))));
             }

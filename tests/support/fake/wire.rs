@@ -166,6 +166,12 @@ impl Request {
         format!("{}:{}", self.service, self.action)
     }
 
+    /// The host that it was sent to; empty where nobody sent it.
+    pub fn host(&self) -> &str {
+        let rest = self.raw.split_once("://").map_or("", |(_, rest)| rest);
+        rest.split(['/', '?', '\n']).next().unwrap_or_default()
+    }
+
     /// A text parameter; empty where it is absent.
     pub fn text(&self, name: &str) -> &str {
         self.params.get(name).and_then(Value::as_str).unwrap_or_default()

@@ -178,8 +178,8 @@ pub(super) fn always_a_working_key(state: &mut State, broken: &mut Vec<String>) 
     let mut good = Vec::new();
     for secret in state.secrets.iter().filter(|secret| secret.deleted.is_none()) {
         match current_is_good(state, secret.current()) {
-            Ok(()) => good.push(secret.name.clone()),
-            Err(why) if state.watch.good.contains(&secret.name) => broken.push(format!("P1: {why}")),
+            Ok(()) => good.push(secret.arn.clone()),
+            Err(why) if state.watch.good.contains(&secret.arn) => broken.push(format!("P1: {why}")),
             Err(_) => {}
         }
     }

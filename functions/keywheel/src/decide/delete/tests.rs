@@ -1,6 +1,6 @@
 use super::*;
 use crate::key::KeyStatus;
-use crate::replica::Names;
+use crate::replica::{Follows, Names};
 
 const NEW: &str = "AKIANNNNNNNNNNNNNNNN";
 const OLD: &str = "AKIAOOOOOOOOOOOOOOOO";
@@ -60,7 +60,7 @@ fn only_an_inactive_unused_key_past_its_grace_is_deleted() {
 #[test]
 fn a_replica_that_lags_keeps_the_key_for_a_day_and_then_for_a_person() {
     let lagging = |now, names| {
-        let replicas = vec![Replica { region: "us-west-2".into(), names, failed: None }];
+        let replicas = vec![Replica { region: "us-west-2".into(), names, follows: Follows::InSync }];
         decide(&Facts { replicas, ..facts(now, Some(KeyStatus::Inactive), Some(None)) })
     };
     let over = D + GRACE;

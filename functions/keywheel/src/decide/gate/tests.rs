@@ -1,7 +1,7 @@
 use super::*;
 use crate::key::KeyStatus::{self, Active, Inactive};
 use crate::policy::Span;
-use crate::replica::Names;
+use crate::replica::{Follows, Names};
 
 const NEW: &str = "AKIANNNNNNNNNNNNNNNN";
 const OLD: &str = "AKIAOOOOOOOOOOOOOOOO";
@@ -135,7 +135,7 @@ fn another_secret_that_may_hold_the_key_keeps_it_unless_it_leaked() {
 #[test]
 fn a_replica_that_lags_keeps_it_shut_for_good_unless_the_key_leaked() {
     let end = P + 14 * 24 * HOUR;
-    let of = |names: Names| Replica { region: "us-west-2".into(), names, failed: None };
+    let of = |names: Names| Replica { region: "us-west-2".into(), names, follows: Follows::InSync };
     for names in [Names::Version(version('2')), Names::Nothing, Names::Unknown("denied".into())] {
         let mut world = world(QUIET_AT, Some(P));
         world.policy.when_still_in_use = WhenStillInUse::Deactivate;
