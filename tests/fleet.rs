@@ -16,6 +16,8 @@ mod faults;
 mod left_alone;
 #[path = "fleet/pushed.rs"]
 mod pushed;
+#[path = "fleet/regions.rs"]
+mod regions;
 #[path = "fleet/stopped.rs"]
 mod stopped;
 #[path = "fleet/walker.rs"]

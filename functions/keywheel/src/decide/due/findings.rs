@@ -47,21 +47,26 @@ impl Desk<'_> {
         }
         let mut found = Vec::new();
         let active: Vec<&Slot> = row.keys.iter().filter(|key| key.active).collect();
-        let blind = self.estate.blind.iter().any(|blind| matches!(blind, Blind::Region { .. }));
+        let blind = self.estate.blind.iter().filter_map(|blind| match blind {
+            Blind::Region { region, .. } => Some(region.as_str()),
+            _ => None,
+        });
+        let blind: Vec<&str> = blind.collect();
         for key in active.iter().filter(|key| self.is_over(key.since, &decided.terms)) {
             let days = self.days(key.since).unwrap_or_default();
-            let (code, what) = if blind {
-                (
-                    "PerhapsUnmanaged",
-                    "whether it is managed is not known, as a region could not be read".to_owned(),
-                )
-            } else {
+            let (code, what) = if blind.is_empty() {
                 let regions = self.estate.regions.join(", ");
                 let enroll = format!("`keywheel enroll --user {} --secret <secret>`", row.user);
                 (
                     "OverAge",
                     format!("no secret in {regions} names the user: {enroll} puts it under management"),
                 )
+            } else {
+                let regions = blind.join(", ");
+                let what = format!(
+                    "whether it is managed is not known, as {regions} could not be read: it is skipped"
+                );
+                ("PerhapsUnmanaged", what)
             };
             let why = format!("A key of it is {days} days old, and {what}.");
             found.push(Line {
