@@ -31,7 +31,11 @@ pub fn texts(place: &str) -> Vec<(String, String)> {
 
 /// A source without its unit tests, which speak of samples.
 pub fn without_tests<'a>(path: &str, text: &'a str) -> &'a str {
-    if path.ends_with("tests.rs") { "" } else { text.split("#[cfg(test)]").next().unwrap_or(text) }
+    if path.ends_with("tests.rs") || path.ends_with("samples.rs") {
+        ""
+    } else {
+        text.split("#[cfg(test)]").next().unwrap_or(text)
+    }
 }
 
 /// The template as JSON; `!Ref X` is `{"!Ref": "X"}`.
