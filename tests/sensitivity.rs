@@ -82,6 +82,11 @@ fn scene(broken: Broken) -> Scene {
                 primary_region: None,
             });
         }),
+        Broken::IgnoresTheReplicas => (Way::Rotation, |world| {
+            // Later than the gate's first look, and sooner than its second.
+            let region = world.elsewhere();
+            world.fake.state().replicate(SECRET, &region, hours(27));
+        }),
         Broken::IgnoresTheSwitch => (Way::DryRun, nothing),
         Broken::IgnoresTheFreeze => (Way::Rotation, |world| {
             // From the evening of the day on which every world begins, over the gate's first look.

@@ -19,6 +19,8 @@ pub enum Broken {
     OldKeyOffFirst,
     /// Moves AWSCURRENT before the new key was validated.
     PromotesUnvalidated,
+    /// Takes a secret with replicas for one without.
+    IgnoresTheReplicas,
     /// Stores the new key without naming a label, which moves AWSCURRENT at once.
     StoresWithoutLabel,
     /// Frees a slot by deleting the oldest key that is not current.
@@ -83,10 +85,11 @@ pub enum Broken {
 
 impl Broken {
     /// Every variant, with the promise that must be found broken.
-    pub const ALL: [(Self, &'static str); 32] = [
+    pub const ALL: [(Self, &'static str); 33] = [
         (Self::OldKeyOffFirst, "P1"),
         (Self::PromotesUnvalidated, "P1"),
         (Self::StoresWithoutLabel, "P1"),
+        (Self::IgnoresTheReplicas, "P1"),
         (Self::DeletesTheOldest, "P2"),
         (Self::OrphanByAge, "P2"),
         (Self::CutsTheGrace, "P2"),
@@ -284,6 +287,11 @@ impl Broken {
             (Self::FirstPageOnly, "ListSecrets", Some(Ok(Body::Json(value)))) => {
                 let mut value = value.clone();
                 value.as_object_mut()?.remove("NextToken");
+                Some(Ok(Body::Json(value)))
+            }
+            (Self::IgnoresTheReplicas, "DescribeSecret", Some(Ok(Body::Json(value)))) => {
+                let mut value = value.clone();
+                value.as_object_mut()?.remove("ReplicationStatus");
                 Some(Ok(Body::Json(value)))
             }
             (Self::IgnoresTheSwitch, "GetParameter", Some(Ok(Body::Json(value)))) => {
