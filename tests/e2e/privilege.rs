@@ -10,6 +10,8 @@
 //! `EventBridge`) is
 //! pinned by the contract tests.
 
+#[path = "privilege/fleet.rs"]
+mod fleet;
 #[path = "privilege/flows.rs"]
 mod flows;
 #[path = "privilege/incidents.rs"]
@@ -21,10 +23,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use keywheel::campaign::POLICY;
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::cloud::Cloud;
+use fleet::FLEET;
 use flows::{Flow, ROTATION, Seen, follow};
 use incidents::INCIDENTS;
 use roles::{Grant, Role, deployed, functions_of};
@@ -39,6 +43,14 @@ struct Trial {
     flows: Vec<usize>,
 }
 
+/// Used, and yet not missed at once: what comes of it shows in hours, and is for the tests in process.
+const MISSED_LATER: [(&str, &str); 2] = [
+    // IAM hands out the report that it has; only a later user is not in it.
+    ("scan", "iam:GenerateCredentialReport"),
+    // Whether a campaign that is over has told its warnings: nobody is warned twice, or a day later.
+    ("scan", "states:DescribeExecution"),
+];
+
 /// Runs every flow with all rights in place.
 async fn all_flows(cloud: &Arc<Cloud>, roles: &Roles, flows: Flows) -> Vec<Seen> {
     let mut running = JoinSet::new();
@@ -52,7 +64,7 @@ async fn all_flows(cloud: &Arc<Cloud>, roles: &Roles, flows: Flows) -> Vec<Seen>
 }
 
 fn key(grant: &Grant) -> (String, String) {
-    (grant.function.clone(), grant.action.clone())
+    (grant.function.clone(), grant.call())
 }
 
 /// For every right the flows that use it. A right that none uses is one too many, or lacks its flow.
@@ -74,6 +86,9 @@ fn trials(roles: &Roles, baseline: &Baseline) -> Vec<Trial> {
             "no flow uses {grant:?}, but {:?}",
             baseline.iter().map(of_it).collect::<Vec<_>>()
         );
+        if MISSED_LATER.contains(&(grant.function.as_str(), grant.action.as_str())) {
+            continue;
+        }
         users.sort_by_key(|user| std::cmp::Reverse(*user));
         trials.push(Trial { grant, flows: users.into_iter().map(|(_, index)| index).collect() });
     }
@@ -101,11 +116,14 @@ fn wave(waiting: &mut Vec<Trial>, baseline: &Baseline) -> Vec<Trial> {
     wave
 }
 
-/// Whether the flow ended otherwise than it did with all rights, with the call refused.
+/// Whether the flow ended otherwise than it did with all rights, with the call refused. Where a role may make a call for
+/// several things, each by a statement of its own, a flow may need another one of them.
 async fn missed(cloud: Arc<Cloud>, roles: Roles, grant: Grant, (flow, known): (Flow, Seen)) -> bool {
     let seen = follow(&cloud, &roles, flow, Some(&known)).await;
-    assert!(seen.denied.contains(&key(&grant)), "{grant:?} was not refused in {:?}: {seen:?}", flow.0);
-    seen.end != known.end
+    let alone = roles[&grant.function].grants().iter().filter(|other| key(other) == key(&grant)).count() == 1;
+    let refused = seen.denied.contains(&key(&grant));
+    assert!(refused || !alone, "{grant:?} was not refused in {:?}: {seen:?}", flow.0);
+    refused && seen.end != known.end
 }
 
 /// Takes the rights of a wave away, runs a flow for each, and puts them back whatever happens. What is left are
@@ -177,6 +195,17 @@ async fn every_right_of_an_incidents_roles_is_missed_when_it_is_gone() {
     cloud.set_parameter("emergency", &policy.to_string()).await;
     every_right(&cloud, functions, &INCIDENTS).await;
     cloud.set_parameter("emergency", "{}").await;
+}
+
+#[tokio::test]
+async fn every_right_of_the_fleets_roles_is_missed_when_it_is_gone() {
+    let Some(cloud) = Cloud::alone().await else { return };
+    let functions: BTreeSet<String> =
+        functions_of("fleet").difference(&functions_of("rotation")).cloned().collect();
+    assert_eq!(functions, ["review", "scan"].map(str::to_owned).into());
+    cloud.put_object(POLICY, &fleet::policy()).await;
+    every_right(&cloud, functions, &FLEET).await;
+    fleet::tidy(&cloud).await;
 }
 
 async fn every_right(cloud: &Arc<Cloud>, functions: BTreeSet<String>, flows: Flows) {

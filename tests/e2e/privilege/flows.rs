@@ -57,6 +57,11 @@ impl Started {
         Self { scene: Some(scene), run, before: Vec::new(), until: None, _laggard: None }
     }
 
+    /// A run about no user of its own.
+    pub(super) fn nobodys(run: Run) -> Self {
+        Self { scene: None, run, before: Vec::new(), until: None, _laggard: None }
+    }
+
     pub(super) fn until(self, state: &'static str) -> Self {
         Self { until: Some(state), ..self }
     }
@@ -91,7 +96,7 @@ async fn adoption(cloud: Arc<Cloud>) -> Started {
 
 async fn blocked(cloud: Arc<Cloud>) -> Started {
     let run = awaited(&cloud, &format!("e2e/none-{}", fresh())).await;
-    Started { scene: None, run, before: Vec::new(), until: None, _laggard: None }
+    Started::nobodys(run)
 }
 
 async fn failed(cloud: Arc<Cloud>) -> Started {
@@ -199,6 +204,12 @@ pub(super) struct End {
     regions: u64,
     /// The policies that the user has.
     policies: usize,
+    /// Of a campaign: what its plan says of the user, whether anybody was told ahead, and how much could not be read.
+    plan: BTreeSet<String>,
+    warned: bool,
+    unread: u64,
+    /// Whether users were listed one by one, as no report was to be had.
+    listed: bool,
 }
 
 /// A flow's end, and the calls of its run: by function and action, the moment of the first one.
@@ -278,6 +289,8 @@ pub(super) async fn follow(
     for before in &started.before {
         needs.extend(before.requests().await.iter().filter_map(right));
     }
+    let listed = uses.keys().any(|(_, call)| call == "iam:ListUsers");
+    let end = end.map(|end| End { listed, ..end });
     Seen { end, uses, needs, denied }
 }
 
@@ -307,6 +320,7 @@ async fn end(started: &Started) -> End {
     };
     let named = |gate: &Value| gate["callers"].as_array().is_some_and(|callers| !callers.is_empty());
     let text = |at: &str| doc.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let number = |at: &str| doc.pointer(at).and_then(Value::as_u64).unwrap_or_default();
     let why = ["/why/code", "/why/text", "/why/remedy"].map(text).join(" | ");
     let failed = doc["failed"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let step = |note: &str| note.split(':').next().unwrap_or_default().to_owned();
@@ -322,7 +336,24 @@ async fn end(started: &Started) -> End {
         inactive_keys: keys.values().filter(|active| !**active).count(),
         failed: failed.map(step).collect(),
         way: text("/replacement/way"),
-        regions: doc.pointer("/findings/read").and_then(Value::as_u64).unwrap_or_default(),
+        regions: number("/findings/read"),
         policies,
+        plan: plan(started, &doc).await,
+        warned: number("/counts/warned") > 0,
+        unread: number("/counts/unread"),
+        listed: false,
     }
+}
+
+/// What a campaign's plan says of the flow's user.
+async fn plan(started: &Started, doc: &Value) -> BTreeSet<String> {
+    let text = |at: &str| doc.pointer(at).and_then(Value::as_str);
+    let (Some(scene), Some(bucket), Some(campaign)) = (&started.scene, text("/bucket"), text("/campaign"))
+    else {
+        return BTreeSet::new();
+    };
+    let plan = scene.cloud.object(&format!("s3://{bucket}/campaigns/{campaign}/plan.jsonl")).await;
+    let lines = plan.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let own = lines.filter(|line| line["user"] == *scene.user);
+    own.map(|line| format!("{} {}", line["action"], line["code"])).collect()
 }
