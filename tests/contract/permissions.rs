@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use support::alarm::{finding, made, report};
 use support::fake::Object;
 use support::faults::{Fault, Kind, Plan};
-use support::functions::{MEMBER, MEMBER_READS, STAGE};
+use support::functions::{MEMBER, MEMBER_READS, MEMBER_ROTATES, STAGE, role};
 use support::repository::{member, template};
 use support::walker::Control;
 use support::world::{SECRET, USER, World, hours, request};
@@ -29,8 +29,10 @@ fn note_calls(seen: &mut Seen, world: &World) {
             continue;
         };
         let role = match state.account_of_signer(&call.signer) {
-            Some(_) if function == "investigate" => MEMBER_READS.to_owned(),
-            Some(_) => MEMBER.to_owned(),
+            Some(_) => {
+                let (arn, begin) = (&state.role_of(&call.signer).unwrap().arn, role(""));
+                arn.rsplit_once(begin.as_str()).unwrap().1.to_owned()
+            }
             None => function,
         };
         // A version of an object is read with a right of its own.
@@ -115,6 +117,12 @@ async fn seen_in_members(seen: &mut Seen) {
     world.leak(&key);
     world.fake.state().standing = Plan::new([Fault::on("iam:UpdateAccessKey", Kind::Refused).times(30)]);
     world.alarm(finding(&key, "vendor")).await;
+    note_calls(seen, &world);
+    // A rotation that clears an orphan of its own on the way.
+    let world = World::elsewhere(ACCOUNT);
+    world.consumer();
+    world.fake.state().plan = Plan::new([Fault::on("iam:CreateAccessKey", Kind::LostAfter)]);
+    world.run(json!({"secret": world.secret_arn()})).await;
     note_calls(seen, &world);
 }
 
@@ -262,7 +270,8 @@ async fn every_role_may_do_exactly_what_its_function_does() {
         let role = function["Properties"]["Role"]["!GetAtt"].as_str().unwrap().split('.').next().unwrap();
         (name, actions(&template["Resources"][role]))
     });
-    let members = [(MEMBER, "MemberRole"), (MEMBER_READS, "MemberReadsRole")];
+    let members =
+        [(MEMBER, "MemberRole"), (MEMBER_READS, "MemberReadsRole"), (MEMBER_ROTATES, "MemberRotatesRole")];
     let members = members.map(|(name, role)| (name.to_owned(), actions(&member["Resources"][role])));
     for (name, mut may) in hub.chain(members) {
         let does = seen.get(&name).cloned().unwrap_or_default();
@@ -314,10 +323,10 @@ async fn every_parameter_that_a_rotation_asks_for_is_one_that_its_role_may_read(
 
 #[test]
 fn iam_writes_are_allowed_on_managed_users_only() {
-    let template = template();
+    let both = [template(), member()].map(|template| template["Resources"].clone());
     let writes = ["iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey"];
     let (mut found, mut contain) = (0, 0);
-    support::repository::walk(&template["Resources"], &mut |value| {
+    support::repository::walk(&Value::from(both.to_vec()), &mut |value| {
         let text = value["Action"].to_string();
         if value["Effect"] == "Allow" && writes.iter().any(|write| text.contains(write)) {
             found += 1;
@@ -329,8 +338,8 @@ fn iam_writes_are_allowed_on_managed_users_only() {
             contain += u32::from(containment);
         }
     });
-    assert!(found >= 4, "{found}");
-    assert_eq!(contain, 1, "one function contains");
+    assert!(found >= 6, "{found}");
+    assert_eq!(contain, 2, "one function contains, through one role elsewhere");
 }
 
 #[test]
@@ -339,6 +348,7 @@ fn a_member_account_lets_in_only_roles_of_the_hub_that_know_its_external_id() {
     for (role, parameter, output) in [
         ("MemberRole", "ContainRoles", "MemberContainRoles"),
         ("MemberReadsRole", "ReadRoles", "MemberReadRoles"),
+        ("MemberRotatesRole", "RotateRoles", "MemberRotateRoles"),
     ] {
         let role = &member["Resources"][role]["Properties"];
         let [trust] = role["AssumeRolePolicyDocument"]["Statement"].as_array().unwrap().as_slice() else {
@@ -359,6 +369,23 @@ fn a_member_account_lets_in_only_roles_of_the_hub_that_know_its_external_id() {
             assert_eq!(policies.contains(&format!(":role/{name}\"")), asking.contains(own), "{function}");
         }
     }
+}
+
+/// A tag on a secret alone lets nobody obtain a user's key, and neither does a secret without it.
+#[test]
+fn values_of_secrets_are_touched_only_where_they_carry_our_tag() {
+    let both = [template(), member()].map(|template| template["Resources"].clone());
+    let touching = ["GetSecretValue", "PutSecretValue", "UpdateSecretVersionStage"];
+    let mut found = 0;
+    support::repository::walk(&Value::from(both.to_vec()), &mut |value| {
+        let text = value["Action"].to_string();
+        if value["Effect"] == "Allow" && touching.iter().any(|action| text.contains(action)) {
+            found += 1;
+            let condition = json!({"StringLike": {"secretsmanager:ResourceTag/keywheel:user": "?*"}});
+            assert_eq!(value["Condition"], condition, "{value}");
+        }
+    });
+    assert!(found >= 6, "{found}");
 }
 
 #[test]

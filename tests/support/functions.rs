@@ -56,6 +56,18 @@ pub const BUCKET: &str = "keywheel-test-111122223333";
 pub const MEMBER: &str = "member";
 /// See [`MEMBER`].
 pub const MEMBER_READS: &str = "member-reads";
+/// The role of another account under which its users are rotated.
+pub const MEMBER_ROTATES: &str = "member-rotates";
+/// The functions that it lets in.
+pub const ROTATING: [&str; 7] = [
+    Look::NAME,
+    CreateKey::NAME,
+    ValidateKey::NAME,
+    PromoteKey::NAME,
+    DeactivateKey::NAME,
+    DeleteKey::NAME,
+    RollBack::NAME,
+];
 
 /// How a task failed, in Step Functions' words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,17 +134,17 @@ impl Functions {
 
     async fn step(&self, name: &str, payload: Value) -> Result<Value, StepError> {
         let config = self.fake.config_of(&role(name));
-        let ctx = &self.context;
+        let (ctx, rotates) = (&self.context, self.members(MEMBER_ROTATES));
         match name {
-            Look::NAME => serve::invoke(&Look::new(config), payload, ctx).await,
-            CreateKey::NAME => serve::invoke(&CreateKey::new(config), payload, ctx).await,
-            ValidateKey::NAME => serve::invoke(&ValidateKey::new(config), payload, ctx).await,
-            PromoteKey::NAME => serve::invoke(&PromoteKey::new(config), payload, ctx).await,
-            DeactivateKey::NAME => serve::invoke(&DeactivateKey::new(config), payload, ctx).await,
-            DeleteKey::NAME => serve::invoke(&DeleteKey::new(config), payload, ctx).await,
+            Look::NAME => serve::invoke(&Look::new(config, rotates), payload, ctx).await,
+            CreateKey::NAME => serve::invoke(&CreateKey::new(config, rotates), payload, ctx).await,
+            ValidateKey::NAME => serve::invoke(&ValidateKey::new(config, rotates), payload, ctx).await,
+            PromoteKey::NAME => serve::invoke(&PromoteKey::new(config, rotates), payload, ctx).await,
+            DeactivateKey::NAME => serve::invoke(&DeactivateKey::new(config, rotates), payload, ctx).await,
+            DeleteKey::NAME => serve::invoke(&DeleteKey::new(config, rotates), payload, ctx).await,
             RollBack::NAME => {
                 let create_role = self.fake.role_arn(&role(CreateKey::NAME));
-                serve::invoke(&RollBack::new(config, create_role), payload, ctx).await
+                serve::invoke(&RollBack::new(config, rotates, create_role), payload, ctx).await
             }
             Notify::NAME => {
                 let channels = Channels { bus: "keywheel-test".into(), topic: self.topic() };
