@@ -171,10 +171,18 @@ impl Functions {
                 let members = self.members(MEMBER_READS);
                 serve::invoke(&Investigate::new(config, members, BUCKET.into()), payload, ctx).await
             }
-            Scan::NAME => serve::invoke(&Scan::new(config, BUCKET.into()), payload, ctx).await,
+            Scan::NAME => {
+                serve::invoke(&Scan::new(config, self.members(MEMBER_READS), BUCKET.into()), payload, ctx)
+                    .await
+            }
             Review::NAME => {
                 let rotation = self.fake.state().machine("rotation");
-                serve::invoke(&Review::new(config, rotation, BUCKET.into()), payload, ctx).await
+                serve::invoke(
+                    &Review::new(config, self.members(MEMBER_READS), rotation, BUCKET.into()),
+                    payload,
+                    ctx,
+                )
+                .await
             }
             _ => panic!("no function is named {name}"),
         }
