@@ -6,6 +6,8 @@
     reason = "helpers of tests, where a panic with its place is what should be seen"
 )]
 
+#[path = "fleet/accounts.rs"]
+mod accounts;
 #[path = "fleet/campaign.rs"]
 mod campaign;
 #[path = "fleet/faults.rs"]

@@ -15,6 +15,9 @@ use support::world::{SECRET, USER, World, hours, request};
 
 use crate::template::functions;
 
+/// The other account.
+const ACCOUNT: &str = "444455556666";
+
 type Seen = BTreeMap<String, BTreeSet<String>>;
 
 /// Rights that are no calls: who may not list a bucket is refused an object that is not there.
@@ -54,27 +57,32 @@ async fn scan(world: &World, input: Value) -> Value {
 /// The calls of the fleet's functions: over all that is due, over what is named and over what is due soon, by the
 /// newest policy and by a version of it, with IAM's report and without.
 async fn seen_in_campaigns(seen: &mut Seen) {
-    // Nobody has pushed a policy, and the batch is looked at while its rotation runs.
-    let world = World::new();
-    world.consumer();
-    let campaign = scan(&world, json!({})).await;
-    let batch = world.fake.state().object(campaign["batch"]["key"].as_str().unwrap()).unwrap().to_owned();
-    let items: Vec<Item> = serde_json::from_str(&batch).unwrap();
-    let [item] = items.as_slice() else { panic!("{items:?}") };
-    let work = async {
-        tokio::time::sleep(hours(1)).await;
-        world.functions.invoke("Review", "review", campaign).await.unwrap()
-    };
-    let reviewed = world.beside(item.run, json!({"secret": item.secret, "policy": item.policy}), work).await;
-    assert_eq!((&reviewed["outcome"], &reviewed["waves"][0]["promoted"]), (&json!("Done"), &json!(1)));
-    note_calls(seen, &world);
+    // Nobody has pushed a policy, or one that names another account, and the batch is looked at while its rotation runs.
+    for there in [false, true] {
+        let world = here_or_there(there);
+        world.consumer();
+        let campaign = scan(&world, json!({})).await;
+        let batch = world.fake.state().object(campaign["batch"]["key"].as_str().unwrap()).unwrap().to_owned();
+        let items: Vec<Item> = serde_json::from_str(&batch).unwrap();
+        let [item] = items.as_slice() else { panic!("{items:?}") };
+        let work = async {
+            tokio::time::sleep(hours(1)).await;
+            world.functions.invoke("Review", "review", campaign).await.unwrap()
+        };
+        let asked = json!({"secret": item.secret, "policy": item.policy});
+        let reviewed = world.beside(item.run, asked, work).await;
+        assert_eq!((&reviewed["outcome"], &reviewed["waves"][0]["promoted"]), (&json!("Done"), &json!(1)));
+        note_calls(seen, &world);
+    }
     // A secret that is named, and a version of the policy.
-    let world = World::new();
-    let policy = Object { key: POLICY.to_owned(), text: "{}".to_owned(), version: "first".to_owned() };
-    world.fake.state().objects.push(policy);
-    let campaign = scan(&world, json!({"secrets": [SECRET], "policy_version": "first"})).await;
-    assert_eq!(campaign["policy_version"], "first");
-    note_calls(seen, &world);
+    for there in [false, true] {
+        let world = here_or_there(there);
+        let policy = Object { key: POLICY.to_owned(), text: "{}".to_owned(), version: "first".to_owned() };
+        world.fake.state().objects.push(policy);
+        let asked = json!({"secrets": [world.secret_arn()], "policy_version": "first"});
+        assert_eq!(scan(&world, asked).await["policy_version"], "first");
+        note_calls(seen, &world);
+    }
     // Owners are told ahead, and the campaign that was to tell them is asked for.
     let world = World::new();
     let key = world.current_key();
@@ -86,15 +94,26 @@ async fn seen_in_campaigns(seen: &mut Seen) {
     }
     note_calls(seen, &world);
     // IAM makes no report, and users are listed.
-    let world = World::new();
-    world.fake.state().denied.insert("iam:GenerateCredentialReport".to_owned());
-    scan(&world, json!({"dry_run": true})).await;
-    note_calls(seen, &world);
+    for there in [false, true] {
+        let world = here_or_there(there);
+        world.fake.state().denied.insert("iam:GenerateCredentialReport".to_owned());
+        scan(&world, json!({"dry_run": true})).await;
+        note_calls(seen, &world);
+    }
+}
+
+/// The managed user here, or in another account that the policy names.
+fn here_or_there(there: bool) -> World {
+    if !there {
+        return World::new();
+    }
+    let world = World::elsewhere(ACCOUNT);
+    world.push_policy(json!({"accounts": [ACCOUNT]}));
+    world
 }
 
 /// The calls in another account, over incidents that go every way there is.
 async fn seen_in_members(seen: &mut Seen) {
-    const ACCOUNT: &str = "444455556666";
     for (attached, full) in [(0, false), (0, true), (10, true)] {
         let world = World::leaked();
         world.emergency_policy(&json!({ "role_sessions": "deny" }));
