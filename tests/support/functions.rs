@@ -59,7 +59,7 @@ pub const MEMBER_READS: &str = "member-reads";
 /// The role of another account under which its users are rotated.
 pub const MEMBER_ROTATES: &str = "member-rotates";
 /// The functions that it lets in.
-pub const ROTATING: [&str; 7] = [
+pub const ROTATING: [&str; 8] = [
     Look::NAME,
     CreateKey::NAME,
     ValidateKey::NAME,
@@ -67,6 +67,7 @@ pub const ROTATING: [&str; 7] = [
     DeactivateKey::NAME,
     DeleteKey::NAME,
     RollBack::NAME,
+    Replace::NAME,
 ];
 
 /// How a task failed, in Step Functions' words.
@@ -165,7 +166,7 @@ impl Functions {
             }
             Replace::NAME => {
                 let rotation = self.fake.state().machine("rotation");
-                serve::invoke(&Replace::new(config, rotation), payload, ctx).await
+                serve::invoke(&Replace::new(config, rotates, rotation), payload, ctx).await
             }
             Investigate::NAME => {
                 let members = self.members(MEMBER_READS);
