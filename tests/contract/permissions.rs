@@ -6,7 +6,7 @@ use keywheel::RunId;
 use keywheel::campaign::{Item, POLICY};
 use serde_json::{Value, json};
 use support::alarm::{finding, made, report};
-use support::fake::Object;
+use support::fake::{Maker, Object};
 use support::faults::{Fault, Kind, Plan};
 use support::functions::{MEMBER, MEMBER_READS, MEMBER_ROTATES, STAGE, role};
 use support::repository::{member, template};
@@ -136,6 +136,13 @@ async fn seen_in_members(seen: &mut Seen) {
     world.leak(&key);
     world.fake.state().standing = Plan::new([Fault::on("iam:UpdateAccessKey", Kind::Refused).times(30)]);
     world.alarm(finding(&key, "vendor")).await;
+    note_calls(seen, &world);
+    // Somebody makes a key of a managed user.
+    let world = World::elsewhere(ACCOUNT);
+    let key = world.fake.state().add_key(&format!("{ACCOUNT}/{USER}"), Maker::Stranger);
+    let by = json!({"type": "IAMUser", "arn": format!("arn:aws:iam::{ACCOUNT}:user/admin")});
+    world.fake.state().trail_made_by(&key, &by, "console");
+    world.alarm(made(&world, &key)).await;
     note_calls(seen, &world);
     // A rotation that clears an orphan of its own on the way.
     let world = World::elsewhere(ACCOUNT);

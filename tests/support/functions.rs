@@ -158,7 +158,8 @@ impl Functions {
             }
             Watch::NAME => {
                 let create_role = self.fake.role_arn(&role(CreateKey::NAME));
-                serve::invoke(&Watch::new(config, vec![create_role]), payload, ctx).await
+                let (members, rotates) = (self.members(MEMBER_READS), role(MEMBER_ROTATES));
+                serve::invoke(&Watch::new(config, members, vec![create_role], rotates), payload, ctx).await
             }
             Contain::NAME => serve::invoke(&Contain::new(config, self.members(MEMBER)), payload, ctx).await,
             DenySessions::NAME => {

@@ -24,10 +24,15 @@ impl std::fmt::Debug for Members {
     }
 }
 
+/// The ARN of a role of that name in `account`.
+pub fn role_in(role: &str, partition: &str, account: &str) -> String {
+    format!("arn:{partition}:iam::{account}:role/{role}")
+}
+
 impl Members {
     /// The ARN of the role in `account`.
     pub fn role_in(&self, partition: &str, account: &str) -> String {
-        format!("arn:{partition}:iam::{account}:role/{}", self.role)
+        role_in(&self.role, partition, account)
     }
 
     /// The role of that name; `None` without an external id: then no other account is entered.

@@ -106,7 +106,9 @@ impl State {
         let name = arn.rsplit_once('/').map_or("", |(_, name)| name);
         let callers: &[&str] = match name {
             _ if name == functions::role(functions::MEMBER) => &["contain", "deny-sessions"],
-            _ if name == functions::role(functions::MEMBER_READS) => &["investigate", "scan", "review"],
+            _ if name == functions::role(functions::MEMBER_READS) => {
+                &["investigate", "scan", "review", "watch"]
+            }
             _ if name == functions::role(functions::MEMBER_ROTATES) => &functions::ROTATING,
             _ => &[],
         };
