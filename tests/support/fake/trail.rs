@@ -45,6 +45,7 @@ impl State {
             "eventTime": self.now(),
             "userAgent": request.agent,
             "sourceIPAddress": "192.0.2.7",
+            "recipientAccountId": self.account_of_caller(request),
             "userIdentity": identity,
             "requestParameters": {"userName": request.text("UserName")},
             "responseElements": response,
