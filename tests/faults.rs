@@ -26,12 +26,18 @@ enum Scene {
     Backwards,
     /// A held run that is resumed.
     Resumed,
+    /// A rotation in another account.
+    Elsewhere,
 }
 
 impl Scene {
     /// Sets the scene, lets a run meet the faults, and holds it to the promise.
     async fn play(self, faults: Vec<Fault>, case: &str) -> Result<Option<String>, String> {
-        let world = if self == Self::Adoption { World::without_value() } else { World::new() };
+        let world = match self {
+            Self::Adoption => World::without_value(),
+            Self::Elsewhere => World::elsewhere("444455556666"),
+            _ => World::new(),
+        };
         world.consumer();
         let disturbed = async |input| {
             let calls = world.fake.state().calls.len();
@@ -46,6 +52,7 @@ impl Scene {
         };
         match self {
             Self::Rotation | Self::Adoption | Self::Orphan => disturbed(request()).await,
+            Self::Elsewhere => disturbed(json!({"secret": world.secret_arn()})).await,
             Self::Backwards => {
                 let work = async {
                     tokio::time::sleep(hours(2)).await;
@@ -77,11 +84,12 @@ async fn ends_well(world: &World, run: &Run, case: &str) -> Result<(), String> {
     }
     world.fake.state().plan = Plan::default();
     if run.outcome() != Some(Outcome::Completed) || world.keys().len() != 1 {
-        let mut next = world.run(request()).await;
+        let again = json!({"secret": world.secret_arn()});
+        let mut next = world.run(again.clone()).await;
         if next.outcome() == Some(Outcome::Blocked) && next.why() == "RunInProgress" {
             // What was to be turned back goes on instead; let it.
             tokio::time::sleep(hours(24 * 15)).await;
-            next = world.run(request()).await;
+            next = world.run(again).await;
         }
         if next.outcome() != Some(Outcome::Completed) {
             return Err(format!("the next run ended {}. {}", why(&next), told()));
@@ -227,5 +235,6 @@ every_failed_call_of_another_way_ends_well! {
     adoption: Adoption,
     orphan: Orphan,
     backwards: Backwards,
-    resumed: Resumed
+    resumed: Resumed,
+    elsewhere: Elsewhere
 }

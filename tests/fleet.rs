@@ -6,6 +6,8 @@
     reason = "helpers of tests, where a panic with its place is what should be seen"
 )]
 
+#[path = "fleet/accounts.rs"]
+mod accounts;
 #[path = "fleet/audit.rs"]
 mod audit;
 #[path = "fleet/campaign.rs"]

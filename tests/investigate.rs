@@ -93,7 +93,7 @@ impl Scene {
             });
             record.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             let name = record["eventName"].as_str().unwrap().to_owned();
-            state.trail.push(TrailRecord { at, name, key: KEY.into(), record });
+            state.trail.push(TrailRecord { at, name, key: KEY.into(), account: None, record });
         }
     }
 

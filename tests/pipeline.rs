@@ -15,6 +15,8 @@ mod before_promotion;
 mod blocked;
 #[path = "pipeline/freeze.rs"]
 mod freeze;
+#[path = "pipeline/member.rs"]
+mod member;
 #[path = "pipeline/notices.rs"]
 mod notices;
 #[path = "pipeline/partitions.rs"]

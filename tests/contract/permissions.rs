@@ -6,14 +6,17 @@ use keywheel::RunId;
 use keywheel::campaign::{Item, POLICY};
 use serde_json::{Value, json};
 use support::alarm::{finding, made, report};
-use support::fake::Object;
+use support::fake::{Maker, Object};
 use support::faults::{Fault, Kind, Plan};
-use support::functions::{MEMBER, MEMBER_READS, STAGE};
+use support::functions::{MEMBER, MEMBER_READS, MEMBER_ROTATES, STAGE, role};
 use support::repository::{member, template};
 use support::walker::Control;
 use support::world::{SECRET, USER, World, hours, request};
 
 use crate::template::functions;
+
+/// The other account.
+const ACCOUNT: &str = "444455556666";
 
 type Seen = BTreeMap<String, BTreeSet<String>>;
 
@@ -29,8 +32,10 @@ fn note_calls(seen: &mut Seen, world: &World) {
             continue;
         };
         let role = match state.account_of_signer(&call.signer) {
-            Some(_) if function == "investigate" => MEMBER_READS.to_owned(),
-            Some(_) => MEMBER.to_owned(),
+            Some(_) => {
+                let (arn, begin) = (&state.role_of(&call.signer).unwrap().arn, role(""));
+                arn.rsplit_once(begin.as_str()).unwrap().1.to_owned()
+            }
             None => function,
         };
         // A version of an object is read with a right of its own.
@@ -52,27 +57,32 @@ async fn scan(world: &World, input: Value) -> Value {
 /// The calls of the fleet's functions: over all that is due, over what is named and over what is due soon, by the
 /// newest policy and by a version of it, with IAM's report and without.
 async fn seen_in_campaigns(seen: &mut Seen) {
-    // Nobody has pushed a policy, and the batch is looked at while its rotation runs.
-    let world = World::new();
-    world.consumer();
-    let campaign = scan(&world, json!({})).await;
-    let batch = world.fake.state().object(campaign["batch"]["key"].as_str().unwrap()).unwrap().to_owned();
-    let items: Vec<Item> = serde_json::from_str(&batch).unwrap();
-    let [item] = items.as_slice() else { panic!("{items:?}") };
-    let work = async {
-        tokio::time::sleep(hours(1)).await;
-        world.functions.invoke("Review", "review", campaign).await.unwrap()
-    };
-    let reviewed = world.beside(item.run, json!({"secret": item.secret, "policy": item.policy}), work).await;
-    assert_eq!((&reviewed["outcome"], &reviewed["waves"][0]["promoted"]), (&json!("Done"), &json!(1)));
-    note_calls(seen, &world);
+    // Nobody has pushed a policy, or one that names another account, and the batch is looked at while its rotation runs.
+    for there in [false, true] {
+        let world = here_or_there(there);
+        world.consumer();
+        let campaign = scan(&world, json!({})).await;
+        let batch = world.fake.state().object(campaign["batch"]["key"].as_str().unwrap()).unwrap().to_owned();
+        let items: Vec<Item> = serde_json::from_str(&batch).unwrap();
+        let [item] = items.as_slice() else { panic!("{items:?}") };
+        let work = async {
+            tokio::time::sleep(hours(1)).await;
+            world.functions.invoke("Review", "review", campaign).await.unwrap()
+        };
+        let asked = json!({"secret": item.secret, "policy": item.policy});
+        let reviewed = world.beside(item.run, asked, work).await;
+        assert_eq!((&reviewed["outcome"], &reviewed["waves"][0]["promoted"]), (&json!("Done"), &json!(1)));
+        note_calls(seen, &world);
+    }
     // A secret that is named, and a version of the policy.
-    let world = World::new();
-    let policy = Object { key: POLICY.to_owned(), text: "{}".to_owned(), version: "first".to_owned() };
-    world.fake.state().objects.push(policy);
-    let campaign = scan(&world, json!({"secrets": [SECRET], "policy_version": "first"})).await;
-    assert_eq!(campaign["policy_version"], "first");
-    note_calls(seen, &world);
+    for there in [false, true] {
+        let world = here_or_there(there);
+        let policy = Object { key: POLICY.to_owned(), text: "{}".to_owned(), version: "first".to_owned() };
+        world.fake.state().objects.push(policy);
+        let asked = json!({"secrets": [world.secret_arn()], "policy_version": "first"});
+        assert_eq!(scan(&world, asked).await["policy_version"], "first");
+        note_calls(seen, &world);
+    }
     // Owners are told ahead, and the campaign that was to tell them is asked for.
     let world = World::new();
     let key = world.current_key();
@@ -84,15 +94,26 @@ async fn seen_in_campaigns(seen: &mut Seen) {
     }
     note_calls(seen, &world);
     // IAM makes no report, and users are listed.
-    let world = World::new();
-    world.fake.state().denied.insert("iam:GenerateCredentialReport".to_owned());
-    scan(&world, json!({"dry_run": true})).await;
-    note_calls(seen, &world);
+    for there in [false, true] {
+        let world = here_or_there(there);
+        world.fake.state().denied.insert("iam:GenerateCredentialReport".to_owned());
+        scan(&world, json!({"dry_run": true})).await;
+        note_calls(seen, &world);
+    }
+}
+
+/// The managed user here, or in another account that the policy names.
+fn here_or_there(there: bool) -> World {
+    if !there {
+        return World::new();
+    }
+    let world = World::elsewhere(ACCOUNT);
+    world.push_policy(json!({"accounts": [ACCOUNT]}));
+    world
 }
 
 /// The calls in another account, over incidents that go every way there is.
 async fn seen_in_members(seen: &mut Seen) {
-    const ACCOUNT: &str = "444455556666";
     for (attached, full) in [(0, false), (0, true), (10, true)] {
         let world = World::leaked();
         world.emergency_policy(&json!({ "role_sessions": "deny" }));
@@ -115,6 +136,19 @@ async fn seen_in_members(seen: &mut Seen) {
     world.leak(&key);
     world.fake.state().standing = Plan::new([Fault::on("iam:UpdateAccessKey", Kind::Refused).times(30)]);
     world.alarm(finding(&key, "vendor")).await;
+    note_calls(seen, &world);
+    // Somebody makes a key of a managed user.
+    let world = World::elsewhere(ACCOUNT);
+    let key = world.fake.state().add_key(&format!("{ACCOUNT}/{USER}"), Maker::Stranger);
+    let by = json!({"type": "IAMUser", "arn": format!("arn:aws:iam::{ACCOUNT}:user/admin")});
+    world.fake.state().trail_made_by(&key, &by, "console");
+    world.alarm(made(&world, &key)).await;
+    note_calls(seen, &world);
+    // A rotation that clears an orphan of its own on the way.
+    let world = World::elsewhere(ACCOUNT);
+    world.consumer();
+    world.fake.state().plan = Plan::new([Fault::on("iam:CreateAccessKey", Kind::LostAfter)]);
+    world.run(json!({"secret": world.secret_arn()})).await;
     note_calls(seen, &world);
 }
 
@@ -262,7 +296,8 @@ async fn every_role_may_do_exactly_what_its_function_does() {
         let role = function["Properties"]["Role"]["!GetAtt"].as_str().unwrap().split('.').next().unwrap();
         (name, actions(&template["Resources"][role]))
     });
-    let members = [(MEMBER, "MemberRole"), (MEMBER_READS, "MemberReadsRole")];
+    let members =
+        [(MEMBER, "MemberRole"), (MEMBER_READS, "MemberReadsRole"), (MEMBER_ROTATES, "MemberRotatesRole")];
     let members = members.map(|(name, role)| (name.to_owned(), actions(&member["Resources"][role])));
     for (name, mut may) in hub.chain(members) {
         let does = seen.get(&name).cloned().unwrap_or_default();
@@ -314,10 +349,10 @@ async fn every_parameter_that_a_rotation_asks_for_is_one_that_its_role_may_read(
 
 #[test]
 fn iam_writes_are_allowed_on_managed_users_only() {
-    let template = template();
+    let both = [template(), member()].map(|template| template["Resources"].clone());
     let writes = ["iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey"];
     let (mut found, mut contain) = (0, 0);
-    support::repository::walk(&template["Resources"], &mut |value| {
+    support::repository::walk(&Value::from(both.to_vec()), &mut |value| {
         let text = value["Action"].to_string();
         if value["Effect"] == "Allow" && writes.iter().any(|write| text.contains(write)) {
             found += 1;
@@ -329,8 +364,8 @@ fn iam_writes_are_allowed_on_managed_users_only() {
             contain += u32::from(containment);
         }
     });
-    assert!(found >= 4, "{found}");
-    assert_eq!(contain, 1, "one function contains");
+    assert!(found >= 6, "{found}");
+    assert_eq!(contain, 2, "one function contains, through one role elsewhere");
 }
 
 #[test]
@@ -339,6 +374,7 @@ fn a_member_account_lets_in_only_roles_of_the_hub_that_know_its_external_id() {
     for (role, parameter, output) in [
         ("MemberRole", "ContainRoles", "MemberContainRoles"),
         ("MemberReadsRole", "ReadRoles", "MemberReadRoles"),
+        ("MemberRotatesRole", "RotateRoles", "MemberRotateRoles"),
     ] {
         let role = &member["Resources"][role]["Properties"];
         let [trust] = role["AssumeRolePolicyDocument"]["Statement"].as_array().unwrap().as_slice() else {
@@ -359,6 +395,23 @@ fn a_member_account_lets_in_only_roles_of_the_hub_that_know_its_external_id() {
             assert_eq!(policies.contains(&format!(":role/{name}\"")), asking.contains(own), "{function}");
         }
     }
+}
+
+/// A tag on a secret alone lets nobody obtain a user's key, and neither does a secret without it.
+#[test]
+fn values_of_secrets_are_touched_only_where_they_carry_our_tag() {
+    let both = [template(), member()].map(|template| template["Resources"].clone());
+    let touching = ["GetSecretValue", "PutSecretValue", "UpdateSecretVersionStage"];
+    let mut found = 0;
+    support::repository::walk(&Value::from(both.to_vec()), &mut |value| {
+        let text = value["Action"].to_string();
+        if value["Effect"] == "Allow" && touching.iter().any(|action| text.contains(action)) {
+            found += 1;
+            let condition = json!({"StringLike": {"secretsmanager:ResourceTag/keywheel:user": "?*"}});
+            assert_eq!(value["Condition"], condition, "{value}");
+        }
+    });
+    assert!(found >= 6, "{found}");
 }
 
 #[test]

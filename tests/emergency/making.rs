@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use support::alarm::made;
 use support::fake::Maker;
 use support::faults::{Fault, Kind, Plan};
+use support::functions::{MEMBER_ROTATES, role};
 use support::world::{USER, World, request};
 
 use crate::{on_topic, writes};
 
 const ADMIN: &str = "arn:aws:iam::111122223333:role/admin";
+const MEMBER: &str = "444455556666";
 
 fn session_of(role: &str, name: &str) -> Value {
     let session = format!("arn:aws:sts::111122223333:assumed-role/role/{name}");
@@ -255,4 +257,47 @@ async fn a_fault_of_watch_hides_nothing() {
             }
         }
     }
+}
+
+/// A role, of the account that is named, makes a key of the managed user of another account.
+fn make_elsewhere(world: &World, account: &str, role: &str) -> String {
+    let by = session_of(&format!("arn:aws:iam::{account}:role/{role}"), "alice");
+    make(world, &format!("{MEMBER}/{USER}"), &by, "aws-cli/2.17")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_of_a_managed_user_elsewhere_that_somebody_else_has_made_is_told_and_one_of_ours_is_not() {
+    // A role of the right name in a third account is nobody of ours.
+    for (account, role) in [(MEMBER, "admin".to_owned()), ("777788889999", role(MEMBER_ROTATES))] {
+        let world = World::elsewhere(MEMBER);
+        world.containment("on");
+        let key = make_elsewhere(&world, account, &role);
+        let alarm = world.alarm(made(&world, &key)).await;
+        alarm.incident().expect(Outcome::Blocked, "OddKeyMaking");
+        assert!(alarm.incident().text().contains(&key), "{}", alarm.incident().text());
+        assert_eq!(calls_of_watch(&world), ["sts:AssumeRole", "iam:GetUser"]);
+        assert_eq!(writes(&world), Vec::<String>::new());
+    }
+    // The record of a run there is that of its account's own role.
+    let world = World::elsewhere(MEMBER);
+    world.consumer();
+    world.run(json!({"secret": world.secret_arn()})).await.expect(Outcome::Completed);
+    let key = world.current_key();
+    let alarm = world.alarm(made(&world, &key)).await;
+    assert_eq!((alarm.alert().course, alarm.incidents.len()), (Course::Nothing, 0));
+    assert_eq!(calls_of_watch(&world), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_lets_nobody_in_has_no_managed_user_and_one_that_is_throttled_is_asked_again() {
+    let world = World::elsewhere(MEMBER);
+    world.fake.state().open.clear();
+    let key = make_elsewhere(&world, MEMBER, "admin");
+    let alarm = world.alarm(made(&world, &key)).await;
+    assert_eq!((alarm.alert().course, alarm.incidents.len()), (Course::Nothing, 0));
+    let world = World::elsewhere(MEMBER);
+    world.containment("on");
+    world.fake.state().plan = Plan::new([Fault::on("sts:AssumeRole", Kind::Throttled).times(4)]);
+    let key = make_elsewhere(&world, MEMBER, "admin");
+    world.alarm(made(&world, &key)).await.incident().expect(Outcome::Blocked, "OddKeyMaking");
 }

@@ -1,5 +1,7 @@
 //! Keys of other accounts, which let the hub in through a role of theirs.
 
+use keywheel::RunId;
+use keywheel::incident::Way;
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::Outcome;
 use serde_json::{Value, json};
@@ -56,6 +58,47 @@ async fn a_key_of_another_account_is_contained_there_after_two_calls_more() {
     assert!(incident.doc.findings.as_ref().is_some_and(|findings| findings.events > 0), "{:?}", incident.doc);
     assert_eq!(alarm.rotations.len(), 0);
     assert_ours_untouched(&world);
+    world.assert_promises();
+}
+
+/// The managed user is of the other account, with a consumer.
+fn managed_there() -> (World, String) {
+    let world = World::elsewhere(MEMBER);
+    world.containment("on");
+    world.consumer();
+    let key = world.current_key();
+    (world, key)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_application_of_a_managed_user_there_gets_another_key() {
+    let (world, key) = managed_there();
+    world.leak(&key);
+    let alarm = world.alarm(finding_in(MEMBER, &key, USER)).await;
+    let incident = alarm.incident();
+    incident.expect(Outcome::Contained, "Contained");
+    let replacement = incident.doc.replacement.as_ref().unwrap();
+    assert_eq!((replacement.way, replacement.working), (Way::New, true), "{replacement:?}");
+    let current = world.current_key();
+    assert!(current != key && world.is_active(&current) && !world.is_active(&key));
+    assert!(!world.fake.state().denies_keys(&format!("{MEMBER}/{USER}")));
+    world.assert_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn p1_what_a_rotation_there_has_just_made_is_no_part_of_the_leak() {
+    let (world, old) = managed_there();
+    let work = async {
+        tokio::time::sleep(minutes(1)).await;
+        let new = world.current_key();
+        assert_ne!(new, old);
+        world.leak(&old);
+        let alarm = world.alarm(finding_in(MEMBER, &old, USER)).await;
+        alarm.incident().expect(Outcome::Contained, "Contained");
+        assert_eq!(alarm.incident().doc.replacement.as_ref().unwrap().way, Way::NotNeeded);
+        assert!(!world.is_active(&old) && world.is_active(&new));
+    };
+    world.beside(RunId::random(), json!({"secret": world.secret_arn()}), work).await;
     world.assert_promises();
 }
 

@@ -10,7 +10,7 @@ use keywheel::{Alert, Incident, RunId};
 use serde_json::{Value, json};
 
 use crate::beside::{Walking, walk_all};
-use crate::fake::{Maker, User, random_secret};
+use crate::fake::{Maker, User};
 use crate::functions::STAGE;
 use crate::invariants;
 use crate::walker::{Control, Walk, Walker};
@@ -295,11 +295,7 @@ impl World {
 
     /// A user of an account that lets the hub in, with one key of its own.
     pub fn member(&self, account: &str, name: &str) -> String {
-        {
-            let mut state = self.fake.state();
-            state.external_id.get_or_insert_with(random_secret);
-            state.open.insert(account.to_owned());
-        }
+        self.lets_in(account);
         self.add_user(name, Some(account))
     }
 

@@ -56,6 +56,19 @@ pub const BUCKET: &str = "keywheel-test-111122223333";
 pub const MEMBER: &str = "member";
 /// See [`MEMBER`].
 pub const MEMBER_READS: &str = "member-reads";
+/// The role of another account under which its users are rotated.
+pub const MEMBER_ROTATES: &str = "member-rotates";
+/// The functions that it lets in.
+pub const ROTATING: [&str; 8] = [
+    Look::NAME,
+    CreateKey::NAME,
+    ValidateKey::NAME,
+    PromoteKey::NAME,
+    DeactivateKey::NAME,
+    DeleteKey::NAME,
+    RollBack::NAME,
+    Replace::NAME,
+];
 
 /// How a task failed, in Step Functions' words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,17 +135,17 @@ impl Functions {
 
     async fn step(&self, name: &str, payload: Value) -> Result<Value, StepError> {
         let config = self.fake.config_of(&role(name));
-        let ctx = &self.context;
+        let (ctx, rotates) = (&self.context, self.members(MEMBER_ROTATES));
         match name {
-            Look::NAME => serve::invoke(&Look::new(config), payload, ctx).await,
-            CreateKey::NAME => serve::invoke(&CreateKey::new(config), payload, ctx).await,
-            ValidateKey::NAME => serve::invoke(&ValidateKey::new(config), payload, ctx).await,
-            PromoteKey::NAME => serve::invoke(&PromoteKey::new(config), payload, ctx).await,
-            DeactivateKey::NAME => serve::invoke(&DeactivateKey::new(config), payload, ctx).await,
-            DeleteKey::NAME => serve::invoke(&DeleteKey::new(config), payload, ctx).await,
+            Look::NAME => serve::invoke(&Look::new(config, rotates), payload, ctx).await,
+            CreateKey::NAME => serve::invoke(&CreateKey::new(config, rotates), payload, ctx).await,
+            ValidateKey::NAME => serve::invoke(&ValidateKey::new(config, rotates), payload, ctx).await,
+            PromoteKey::NAME => serve::invoke(&PromoteKey::new(config, rotates), payload, ctx).await,
+            DeactivateKey::NAME => serve::invoke(&DeactivateKey::new(config, rotates), payload, ctx).await,
+            DeleteKey::NAME => serve::invoke(&DeleteKey::new(config, rotates), payload, ctx).await,
             RollBack::NAME => {
                 let create_role = self.fake.role_arn(&role(CreateKey::NAME));
-                serve::invoke(&RollBack::new(config, create_role), payload, ctx).await
+                serve::invoke(&RollBack::new(config, rotates, create_role), payload, ctx).await
             }
             Notify::NAME => {
                 let channels = Channels { bus: "keywheel-test".into(), topic: self.topic() };
@@ -145,7 +158,8 @@ impl Functions {
             }
             Watch::NAME => {
                 let create_role = self.fake.role_arn(&role(CreateKey::NAME));
-                serve::invoke(&Watch::new(config, vec![create_role]), payload, ctx).await
+                let (members, rotates) = (self.members(MEMBER_READS), role(MEMBER_ROTATES));
+                serve::invoke(&Watch::new(config, members, vec![create_role], rotates), payload, ctx).await
             }
             Contain::NAME => serve::invoke(&Contain::new(config, self.members(MEMBER)), payload, ctx).await,
             DenySessions::NAME => {
@@ -153,16 +167,24 @@ impl Functions {
             }
             Replace::NAME => {
                 let rotation = self.fake.state().machine("rotation");
-                serve::invoke(&Replace::new(config, rotation), payload, ctx).await
+                serve::invoke(&Replace::new(config, rotates, rotation), payload, ctx).await
             }
             Investigate::NAME => {
                 let members = self.members(MEMBER_READS);
                 serve::invoke(&Investigate::new(config, members, BUCKET.into()), payload, ctx).await
             }
-            Scan::NAME => serve::invoke(&Scan::new(config, BUCKET.into()), payload, ctx).await,
+            Scan::NAME => {
+                serve::invoke(&Scan::new(config, self.members(MEMBER_READS), BUCKET.into()), payload, ctx)
+                    .await
+            }
             Review::NAME => {
                 let rotation = self.fake.state().machine("rotation");
-                serve::invoke(&Review::new(config, rotation, BUCKET.into()), payload, ctx).await
+                serve::invoke(
+                    &Review::new(config, self.members(MEMBER_READS), rotation, BUCKET.into()),
+                    payload,
+                    ctx,
+                )
+                .await
             }
             _ => panic!("no function is named {name}"),
         }

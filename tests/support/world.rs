@@ -140,6 +140,24 @@ impl World {
         world
     }
 
+    /// The same, but the user and its secret are of another account, which lets the hub in.
+    pub fn elsewhere(account: &str) -> Self {
+        let world = Self::new();
+        world.lets_in(account);
+        {
+            let mut state = world.fake.state();
+            let own = state.account.clone();
+            let secret = state.secret_mut(SECRET);
+            secret.arn = secret.arn.replacen(&own, account, 1);
+            let arn = secret.arn.clone();
+            let mut user = state.users.remove(USER).unwrap();
+            user.account = Some(account.to_owned());
+            user.tags.insert("keywheel:secret".into(), arn);
+            state.users.insert(format!("{account}/{USER}"), user);
+        }
+        world
+    }
+
     /// A managed user without keys, whose secret has no value.
     pub fn without_value() -> Self {
         // A clock that does not begin on a full second: what rounds must round the right way.
@@ -290,7 +308,14 @@ impl World {
     /// The ids of the user's keys that exist.
     pub fn keys(&self) -> BTreeSet<String> {
         let state = self.fake.state();
-        state.users[USER].keys.iter().filter(|key| key.exists()).map(|key| key.id.clone()).collect()
+        let here = state.users.get(USER);
+        let user = here.or_else(|| state.users.values().find(|user| user.name == USER)).unwrap();
+        user.keys.iter().filter(|key| key.exists()).map(|key| key.id.clone()).collect()
+    }
+
+    /// The secret's ARN.
+    pub fn secret_arn(&self) -> String {
+        self.fake.state().secret(SECRET).arn.clone()
     }
 
     /// The value of AWSCURRENT.

@@ -97,7 +97,11 @@ pub(crate) async fn deploy(cloud: &Cloud, venv: &Venv, bootstraps: &Path, dir: &
     script.args(["--account", MEMBER, "--parameter", &format!("ExternalId={EXTERNAL_ID}")]);
     let hub = outputs.rotation.split(':').nth(4).unwrap_or_default();
     script.args(["--parameter", &format!("HubAccountId={hub}")]);
-    for (parameter, output) in [("ContainRoles", "MemberContainRoles"), ("ReadRoles", "MemberReadRoles")] {
+    for (parameter, output) in [
+        ("ContainRoles", "MemberContainRoles"),
+        ("ReadRoles", "MemberReadRoles"),
+        ("RotateRoles", "MemberRotateRoles"),
+    ] {
         script.args(["--parameter", &format!("{parameter}={}", output_of(&told, output)?)]);
     }
     process::output(&mut Command::from(script), "the deployment into another account").await?;

@@ -44,6 +44,7 @@ pub(crate) const SAMPLE: &str =
     freeze:
       - {from: 2026-12-20T00:00:00Z, until: 2027-01-04T00:00:00Z, reason: year end}
   regions: [eu-west-1]                   # where managed secrets are
+  accounts: [\"444455556666\"]             # whose users are rotated beside those of this one
   unused_after: 90d";
 
 #[derive(Debug, Args)]

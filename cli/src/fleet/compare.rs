@@ -23,7 +23,7 @@ pub(super) fn within(estate: &Estate, regions: &[String]) -> Estate {
     let asked = |region: &str| regions.iter().any(|one| one == region);
     let concerns = |blind: &&Blind| match blind {
         Blind::Region { region, .. } => asked(region),
-        Blind::Row { .. } | Blind::User { .. } => true,
+        Blind::Account { .. } | Blind::Row { .. } | Blind::User { .. } => true,
     };
     Estate {
         account: estate.account.clone(),

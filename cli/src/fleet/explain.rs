@@ -6,7 +6,7 @@ use aws_sdk_secretsmanager::types::Tag;
 use facts::iam::User;
 use jiff::Timestamp;
 use keywheel::fleet::FleetPolicy;
-use keywheel::fleet::policy::{Match, Terms};
+use keywheel::fleet::policy::{AccountId, Match, Terms};
 use keywheel::fleet::rules::{Decided, Standing, Subject};
 use keywheel::{SecretArn, StepError};
 use serde_json::json;
@@ -127,6 +127,10 @@ pub(super) fn words(policy: &FleetPolicy) -> Vec<String> {
     }));
     if !policy.regions.is_empty() {
         lines.push(format!("Secrets are looked for in {}.", policy.regions.join(", ")));
+    }
+    if !policy.accounts.is_empty() {
+        let accounts: Vec<&str> = policy.accounts.iter().map(AccountId::as_str).collect();
+        lines.push(format!("Users of {} are rotated as well.", accounts.join(", ")));
     }
     lines.push(format!("A key is reported after {} without use.", policy.unused_after));
     lines

@@ -24,8 +24,22 @@ pub(super) async fn run(place: &Place, out: &Out, policy: &FleetPolicy, all: boo
     let looks = facts::estate::look(place.config(), due::to_look_at(policy, &estate, now)).await;
     let plan = due::plan(policy, &estate, &looks, now);
     show(out, &estate, &plan, all);
+    if let Some(note) = elsewhere(policy, &place.account) {
+        out.note(&note);
+    }
     let unread = plan.lines.iter().any(Line::is_unread);
     Ok(if unread { Exit::Refused } else { Exit::Done })
+}
+
+/// That the policy names accounts which these credentials do not read, where it does.
+pub(super) fn elsewhere(policy: &FleetPolicy, own: &str) -> Option<String> {
+    let others = policy.other_accounts(own);
+    (!others.is_empty()).then(|| {
+        format!(
+            "Not read: {}. Only the fleet's functions are let into other accounts: `keywheel fleet run --dry-run` plans their keys as well.",
+            others.join(", ")
+        )
+    })
 }
 
 /// Where secrets are looked for.

@@ -51,6 +51,9 @@ pub(super) async fn run(place: &Place, out: &Out, policy: &FleetPolicy, yes: boo
                 say(&line);
             }
             out.notes(&changes.gaps());
+            if let Some(note) = plan::elsewhere(policy, &place.account) {
+                out.note(&note);
+            }
         }
         Err(error) => {
             let why = Trouble::from(error);

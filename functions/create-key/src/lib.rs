@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aws_sdk_iam::config::retry::RetryConfig;
 use aws_types::SdkConfig;
+use facts::member::{self, Members};
 use facts::secrets::{self, CURRENT, PENDING, Which};
 use keywheel::decide::create::{self, Create};
 use keywheel::notice::NoticeKind;
@@ -25,6 +26,7 @@ const STORE_ATTEMPTS: [Duration; 4] =
 /// The step.
 pub struct CreateKey {
     config: SdkConfig,
+    members: Option<Members>,
 }
 
 struct Clients {
@@ -33,13 +35,14 @@ struct Clients {
 }
 
 impl CreateKey {
-    /// A step that calls AWS with `config`.
-    pub fn new(config: SdkConfig) -> Self {
-        Self { config }
+    /// A step that calls AWS with `config`, and enters other accounts where there are `members`.
+    pub fn new(config: SdkConfig, members: Option<Members>) -> Self {
+        Self { config, members }
     }
 
-    fn clients(&self, doc: &Rotation) -> Result<Clients, StepError> {
+    async fn clients(&self, doc: &Rotation) -> Result<Clients, StepError> {
         let config = aws::for_run(&self.config, doc.run);
+        let config = member::of_rotation(self.members.as_ref(), &config, doc).await?;
         // CreateAccessKey has no idempotency token: with the SDK's retries, a lost reply makes up to three keys.
         // It is sent once; the machine tries again, and this step looks first. Reads go without
         // the SDK's retries here as well, which the machine makes up for.
@@ -57,7 +60,7 @@ impl Step for CreateKey {
     /// Run twice, it finds the key of its first run. Killed half way, it leaves a stored key (reused by the next
     /// attempt), or one that is not stored (attributed and cleared).
     async fn run(&self, mut doc: Rotation, ctx: &Context) -> Result<Rotation, StepError> {
-        let clients = self.clients(&doc)?;
+        let clients = self.clients(&doc).await?;
         let secret = doc.secret()?.clone();
         let user = doc.baseline()?.user.name.clone();
 

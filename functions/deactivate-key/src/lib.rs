@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use aws_sdk_iam::types::StatusType;
 use aws_types::SdkConfig;
+use facts::member::{self, Members};
 use facts::{iam, replicas, secrets, trail};
 use jiff::Timestamp;
 use keywheel::clock::{after, wait_time};
@@ -30,12 +31,13 @@ const READ_BACK: [Duration; 5] = [
 /// The step.
 pub struct DeactivateKey {
     config: SdkConfig,
+    members: Option<Members>,
 }
 
 impl DeactivateKey {
-    /// A step that calls AWS with `config`.
-    pub fn new(config: SdkConfig) -> Self {
-        Self { config }
+    /// A step that calls AWS with `config`, and enters other accounts where there are `members`.
+    pub fn new(config: SdkConfig, members: Option<Members>) -> Self {
+        Self { config, members }
     }
 }
 
@@ -48,6 +50,7 @@ impl Step for DeactivateKey {
     /// both of which the next attempt understands.
     async fn run(&self, mut doc: Rotation, ctx: &Context) -> Result<Rotation, StepError> {
         let config = aws::for_run(&self.config, doc.run);
+        let config = member::of_rotation(self.members.as_ref(), &config, &doc).await?;
         let client = aws_sdk_iam::Client::new(&config);
         let secret = doc.secret()?.clone();
         let user = doc.baseline()?.user.name.clone();

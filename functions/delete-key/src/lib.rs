@@ -1,6 +1,7 @@
 //! The `DeleteKey` state: deletes a superseded key at the end of its grace, and only then.
 
 use aws_types::SdkConfig;
+use facts::member::{self, Members};
 use facts::{iam, replicas, secrets};
 use keywheel::clock::wait_time;
 use keywheel::decide::delete::{self, Delete};
@@ -15,12 +16,13 @@ use tracing::{error, info};
 /// The step.
 pub struct DeleteKey {
     config: SdkConfig,
+    members: Option<Members>,
 }
 
 impl DeleteKey {
-    /// A step that calls AWS with `config`.
-    pub fn new(config: SdkConfig) -> Self {
-        Self { config }
+    /// A step that calls AWS with `config`, and enters other accounts where there are `members`.
+    pub fn new(config: SdkConfig, members: Option<Members>) -> Self {
+        Self { config, members }
     }
 }
 
@@ -32,6 +34,7 @@ impl Step for DeleteKey {
     /// Run twice, it finds the key gone and says Completed.
     async fn run(&self, mut doc: Rotation, ctx: &Context) -> Result<Rotation, StepError> {
         let config = aws::for_run(&self.config, doc.run);
+        let config = member::of_rotation(self.members.as_ref(), &config, &doc).await?;
         let client = aws_sdk_iam::Client::new(&config);
         let secret = doc.secret()?.clone();
         let user = doc.baseline()?.user.name.clone();

@@ -73,6 +73,15 @@ struct Users {
 
 /// Looks closer at these users and their secrets. One that cannot be read has its reason.
 pub async fn look(config: &SdkConfig, users: Vec<(String, SecretArn)>) -> Looks {
+    look_at(config, users, true).await
+}
+
+/// The same with a role that may read no secret's value: which key is current is then told by the keys alone.
+pub async fn look_at_keys(config: &SdkConfig, users: Vec<(String, SecretArn)>) -> Looks {
+    look_at(config, users, false).await
+}
+
+async fn look_at(config: &SdkConfig, users: Vec<(String, SecretArn)>, values: bool) -> Looks {
     let mut waiting = users.into_iter();
     let (mut looks, mut calls) = (Looks::new(), JoinSet::new());
     loop {
@@ -81,7 +90,7 @@ pub async fn look(config: &SdkConfig, users: Vec<(String, SecretArn)>) -> Looks 
         {
             let config = config.clone();
             calls.spawn(async move {
-                let look = close(&config, &user, &secret).await.unwrap_or_else(Look::Unread);
+                let look = close(&config, &user, &secret, values).await.unwrap_or_else(Look::Unread);
                 (user, look)
             });
         }
@@ -96,13 +105,17 @@ pub async fn look(config: &SdkConfig, users: Vec<(String, SecretArn)>) -> Looks 
     }
 }
 
-async fn close(config: &SdkConfig, user: &str, secret: &SecretArn) -> Result<Look, String> {
+async fn close(config: &SdkConfig, user: &str, secret: &SecretArn, values: bool) -> Result<Look, String> {
     let said = |error: StepError| error.to_string();
     let client = Client::new(config);
     let name: UserName = user.parse().map_err(|error| format!("{error}"))?;
     let Some(found) = iam::user(&client, &name).await.map_err(said)? else { return Ok(Look::Gone) };
     let keys = iam::keys(&client, &name).await.map_err(said)?;
-    let current = current(config, secret, &name).await.map_err(said)?;
+    let current = if values {
+        current(config, secret, &name).await.map_err(said)?
+    } else {
+        Current::Hidden("no values are read in other accounts".to_owned())
+    };
     Ok(Look::Seen(Close { secret: found.secret, retire: found.retire, keep: found.keep, keys, current }))
 }
 

@@ -119,7 +119,7 @@ pub async fn known(
     };
     let (secret, name) = secret;
     let asked: Option<Request> = reply.input().and_then(|input| serde_json::from_str(input).ok());
-    let Some(asked) = asked.filter(|asked| names(&asked.secret, secret, name)) else {
+    let Some(asked) = asked.filter(|asked| asks_for(execution, &asked.secret, secret, name)) else {
         return Ok(Known::NOT_OURS);
     };
     let running = matches!(reply.status(), ExecutionStatus::Running | ExecutionStatus::PendingRedrive);
@@ -128,6 +128,14 @@ pub async fn known(
     let back = asked.roll_back.then_some(started);
     let stopped = reply.stop_date().and_then(timestamp);
     Ok(Known { state: state.knowing(asked.reason == Reason::Leaked), back, stopped })
+}
+
+/// Whether a request to this machine is about this secret. A name is one of the machine's own account and region:
+/// whoever may write a secret of that name elsewhere has no run of ours by it.
+fn asks_for(execution: &str, asked: &str, secret: &SecretArn, name: &str) -> bool {
+    let part = |index| execution.split(':').nth(index);
+    let is_here = part(3) == Some(secret.region()) && part(4) == Some(secret.account());
+    (is_here || asked != name) && names(asked, secret, name)
 }
 
 /// Whether what a request called the secret is this secret: its name, its ARN, or its ARN without the six
@@ -197,6 +205,21 @@ mod tests {
         }
         assert!(!names("app/mai", &arn, "app/mail"));
         assert!(!names("arn:aws:secretsmanager:eu-west-1:111122223333:secret:app", &arn, "app/mail"));
+    }
+
+    #[test]
+    fn a_name_is_a_secret_of_the_machines_own_account_and_region() {
+        let execution = "arn:aws:states:eu-west-1:111122223333:execution:keywheel-rotation:first";
+        for (region, account, by_name) in [
+            ("eu-west-1", "111122223333", true),
+            ("eu-west-1", "444455556666", false),
+            ("us-east-1", "111122223333", false),
+        ] {
+            let arn = format!("arn:aws:secretsmanager:{region}:{account}:secret:app/mail-AbCdEf");
+            let secret: SecretArn = arn.parse().unwrap();
+            assert_eq!(asks_for(execution, "app/mail", &secret, "app/mail"), by_name, "{arn}");
+            assert!(asks_for(execution, &arn, &secret, "app/mail"), "{arn}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_types::SdkConfig;
-use keywheel::{Incident, RunId, StepError};
+use keywheel::{Incident, Rotation, RunId, SecretArn, StepError};
 
 /// How IAM says that the account does not let us in, or that it has no such role: to the caller it is the same.
 const SHUT: [&str; 2] = ["AccessDenied", "AccessDeniedException"];
@@ -24,7 +24,17 @@ impl std::fmt::Debug for Members {
     }
 }
 
+/// The ARN of a role of that name in `account`.
+pub fn role_in(role: &str, partition: &str, account: &str) -> String {
+    format!("arn:{partition}:iam::{account}:role/{role}")
+}
+
 impl Members {
+    /// The ARN of the role in `account`.
+    pub fn role_in(&self, partition: &str, account: &str) -> String {
+        role_in(&self.role, partition, account)
+    }
+
     /// The role of that name; `None` without an external id: then no other account is entered.
     pub fn new(role: String, external_id: Option<String>) -> Option<Self> {
         external_id.map(|external_id| Self { role, external_id })
@@ -41,7 +51,7 @@ impl Members {
     ) -> Result<SdkConfig, StepError> {
         let reply = aws_sdk_sts::Client::new(config)
             .assume_role()
-            .role_arn(format!("arn:{partition}:iam::{account}:role/{}", self.role))
+            .role_arn(self.role_in(partition, account))
             .role_session_name(run.to_string())
             .external_id(&self.external_id)
             .duration_seconds(900)
@@ -84,6 +94,37 @@ pub async fn config_for(
             Err(StepError::Conflict(format!("this installation does not enter account {account} any more")))
         }
     }
+}
+
+/// The configuration for calls about a secret and its user: those of the installation's own account are made without
+/// another call, those of any other with a session of that account's role.
+///
+/// The region stays the machine's; whoever calls Secrets Manager takes that of the secret's ARN.
+pub async fn of_secret(
+    members: Option<&Members>,
+    config: &SdkConfig,
+    secret: &SecretArn,
+    (own_account, run): (&str, RunId),
+) -> Result<SdkConfig, StepError> {
+    if secret.account() == own_account {
+        return Ok(config.clone());
+    }
+    let Some(members) = members else {
+        let account = secret.account();
+        return Err(StepError::Conflict(format!(
+            "the secret is of account {account}, and this installation enters no other account"
+        )));
+    };
+    members.enter(config, secret.partition(), secret.account(), run).await
+}
+
+/// The same for the secret of a rotation, once it is known.
+pub async fn of_rotation(
+    members: Option<&Members>,
+    config: &SdkConfig,
+    doc: &Rotation,
+) -> Result<SdkConfig, StepError> {
+    of_secret(members, config, doc.secret()?, (doc.own_account(), doc.run)).await
 }
 
 /// Whether the account does not let us in, which no further try changes.

@@ -145,7 +145,7 @@ impl Outcome {
 /// What the plan says, counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// The users of the account; 0 where the request named its secrets.
+    /// The users of all accounts; 0 where the request named its secrets.
     pub users: usize,
     /// Users whose key is to be rotated.
     pub rotate: usize,
@@ -153,7 +153,7 @@ pub struct Counts {
     pub skip: usize,
     /// Findings.
     pub find: usize,
-    /// Users, rows and regions that could not be read; they are among those left alone or found.
+    /// Users, rows, regions and accounts that could not be read; they are among those left alone or found.
     pub unread: usize,
     /// Users whose owner is told that their key is due soon.
     #[serde(default, skip_serializing_if = "is_default")]

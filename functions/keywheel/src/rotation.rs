@@ -140,6 +140,13 @@ pub struct UserFacts {
     pub id: String,
 }
 
+impl UserFacts {
+    /// The account that the user belongs to.
+    pub fn account(&self) -> &str {
+        self.arn.split(':').nth(4).unwrap_or_default()
+    }
+}
+
 /// The version that AWSCURRENT names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CurrentVersion {
@@ -413,6 +420,11 @@ impl Rotation {
                 self.announce(at, NoticeKind::Stuck);
             }
         }
+    }
+
+    /// The account that the installation itself is in.
+    pub fn own_account(&self) -> &str {
+        self.execution.split(':').nth(4).unwrap_or_default()
     }
 
     /// The baseline, which every step after Look relies on.

@@ -19,6 +19,7 @@ use serde_json::Value;
 use tracing::info;
 
 use facts::iam::User;
+use facts::member::{self, Members};
 use facts::secrets::{self, CURRENT, PENDING, PREVIOUS, Secret, Which};
 
 /// How long a key that was stored may be missing in IAM's list.
@@ -70,21 +71,34 @@ fn blocked(code: &str, text: String, remedy: impl Into<String>) -> Stop {
 /// The step.
 pub struct Look {
     config: SdkConfig,
+    members: Option<Members>,
 }
 
 impl Look {
-    /// A step that calls AWS with `config`.
-    pub fn new(config: SdkConfig) -> Self {
-        Self { config }
+    /// A step that calls AWS with `config`, and enters other accounts where there are `members`.
+    pub fn new(config: SdkConfig, members: Option<Members>) -> Self {
+        Self { config, members }
+    }
+
+    /// The configuration for calls in the secret's account and region; a name is one of the installation's own.
+    async fn enter(&self, doc: &Rotation) -> Result<SdkConfig, Stop> {
+        let config = aws::for_run(&self.config, doc.run);
+        let Ok(secret) = doc.request.secret.parse::<SecretArn>() else { return Ok(config) };
+        let members = self.members.as_ref();
+        match member::of_secret(members, &config, &secret, (doc.own_account(), doc.run)).await {
+            Ok(config) => Ok(aws::in_region(&config, secret.region())),
+            Err(error) if member::is_shut(&error) || matches!(error, StepError::Conflict(_)) => Err(blocked(
+                "AccountNotEntered",
+                format!("Nothing was changed in account {}: {error}.", secret.account()),
+                "Deploy infra/member.yaml there, with the outputs and the external id of the hub's stack.",
+            )),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn gather(&self, doc: &mut Rotation, ctx: &Context) -> Result<Entry, Stop> {
-        let config = aws::for_run(&self.config, doc.run);
         let asked = doc.request.secret.clone();
-        let config = match asked.parse::<SecretArn>() {
-            Ok(arn) => aws::in_region(&config, arn.region()),
-            Err(_) => config,
-        };
+        let config = self.enter(doc).await?;
         let iam = aws_sdk_iam::Client::new(&config);
         let store = aws_sdk_secretsmanager::Client::new(&config);
         let ssm = aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use aws_types::SdkConfig;
 use facts::executions;
 use facts::iam;
+use facts::member::{self, Members};
 use facts::secrets::{self, CURRENT, PENDING};
 use keywheel::key::KeyFacts;
 use keywheel::notice::NoticeKind;
@@ -23,12 +24,13 @@ const FRESH: Duration = Duration::from_secs(15);
 /// The step.
 pub struct PromoteKey {
     config: SdkConfig,
+    members: Option<Members>,
 }
 
 impl PromoteKey {
-    /// A step that calls AWS with `config`.
-    pub fn new(config: SdkConfig) -> Self {
-        Self { config }
+    /// A step that calls AWS with `config`, and enters other accounts where there are `members`.
+    pub fn new(config: SdkConfig, members: Option<Members>) -> Self {
+        Self { config, members }
     }
 }
 
@@ -40,13 +42,14 @@ impl Step for PromoteKey {
     /// Run twice, the second move is refused by Secrets Manager, and the labels tell that it was done.
     async fn run(&self, mut doc: Rotation, ctx: &Context) -> Result<Rotation, StepError> {
         let config = aws::for_run(&self.config, doc.run);
+        let there = member::of_rotation(self.members.as_ref(), &config, &doc).await?;
         let secret = doc.secret()?.clone();
         let new = doc
             .new_key()?
             .version
             .clone()
             .ok_or_else(|| StepError::BadInput("the new key is not stored".into()))?;
-        let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, secret.region()));
+        let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&there, secret.region()));
         let mode =
             facts::switch::mode(&aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run)), &ctx.stage)
                 .await?;
@@ -83,7 +86,7 @@ impl Step for PromoteKey {
             }
         }
         if taken_over || !is_fresh(&doc, ctx.clock.now()) {
-            still_works(&aws_sdk_iam::Client::new(&config), &store, &doc, &new).await?;
+            still_works(&aws_sdk_iam::Client::new(&there), &store, &doc, &new).await?;
         }
         swap(&store, &secret, &expected, &new).await?;
         info!(rotation.id = %doc.run, iam.user = doc.user_name(), "AWSCURRENT names version {new}");

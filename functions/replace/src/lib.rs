@@ -6,6 +6,7 @@
 
 use aws_sdk_sfn::types::ExecutionStatus;
 use aws_types::SdkConfig;
+use facts::member::{self, Members};
 use facts::secrets::{self, CURRENT, PENDING, PREVIOUS, Secret, Which};
 use keywheel::decide::replace::{Facts, is_working, way};
 use keywheel::incident::{Ours, Phase, Replacement, Way};
@@ -19,6 +20,7 @@ use tracing::{info, warn};
 /// The step.
 pub struct Replace {
     config: SdkConfig,
+    members: Option<Members>,
     rotation: String,
 }
 
@@ -31,9 +33,22 @@ struct Known {
 }
 
 impl Replace {
-    /// A step that calls AWS with `config` and starts executions of the machine `rotation`.
-    pub fn new(config: SdkConfig, rotation: String) -> Self {
-        Self { config, rotation }
+    /// A step that calls AWS with `config`, enters other accounts where there are `members`, and starts executions of the
+    /// machine `rotation`.
+    pub fn new(config: SdkConfig, members: Option<Members>, rotation: String) -> Self {
+        Self { config, members, rotation }
+    }
+
+    /// The configuration for calls in the user's account; `None` where that lets no rotation in: then nothing there is
+    /// Keywheel's.
+    async fn enter(&self, config: &SdkConfig, doc: &Incident) -> Result<Option<SdkConfig>, StepError> {
+        let Some(account) = &doc.account else { return Ok(Some(config.clone())) };
+        let Some(members) = &self.members else { return Ok(None) };
+        match members.enter(config, doc.partition(), account, doc.id).await {
+            Ok(config) => Ok(Some(config)),
+            Err(error) if member::is_shut(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The ARN of a rotation's execution.
@@ -56,27 +71,26 @@ impl Step for Replace {
             return Ok(doc);
         }
         let config = aws::for_run(&self.config, doc.id);
-        let iam = aws_sdk_iam::Client::new(&config);
         let Some(user) = doc.user.clone().or_else(|| doc.target.user.clone()) else {
             return Ok(not_needed(doc, "Whose key it is, is not known."));
         };
-        if let Some(account) = &doc.account {
-            doc.ours = Some(Ours { managed: false, keys: Vec::new() });
+        let Some(there) = self.enter(&config, &doc).await? else {
+            let account = doc.its_account();
             let help = format!("The user is of account {account}: whoever uses the key must be told.");
-            return Ok(not_needed(doc, &help));
-        }
+            return Ok(nobodys(doc, &help));
+        };
+        let iam = aws_sdk_iam::Client::new(&there);
         let managed = facts::iam::user(&iam, &user).await?.and_then(|user| user.secret);
-        let Some(arn) = managed.and_then(|arn| arn.parse::<SecretArn>().ok()) else {
-            doc.ours = Some(Ours { managed: false, keys: Vec::new() });
-            return Ok(not_needed(
+        let managed = managed.and_then(|arn| arn.parse::<SecretArn>().ok());
+        let Some(arn) = managed.filter(|arn| arn.account() == doc.its_account()) else {
+            return Ok(nobodys(
                 doc,
                 "The user is not managed by Keywheel: whoever uses the key must be told.",
             ));
         };
-        let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, arn.region()));
+        let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&there, arn.region()));
         let Some(known) = read(&store, &arn, &user).await? else {
-            doc.ours = Some(Ours { managed: false, keys: Vec::new() });
-            return Ok(not_needed(
+            return Ok(nobodys(
                 doc,
                 "The user's secret does not name the user back: it is not managed by Keywheel.",
             ));
@@ -117,7 +131,7 @@ impl Step for Replace {
         replacement.help = match (replacement.way, replacement.run) {
             (Way::NotNeeded, _) => "The secret names another key.".to_owned(),
             _ if working => "AWSCURRENT names a key that works; consumers find it in the secret.".to_owned(),
-            (Way::Person, _) => by_hand(&user, &known.secret, &facts),
+            (Way::Person, _) => by_hand(&doc, &user, &known.secret, &facts),
             (Way::UnderWay, _) => "A rotation that is at work brings a new key.".to_owned(),
             (way, None) => {
                 let run = run_of(&doc, "replacement");
@@ -131,7 +145,7 @@ impl Step for Replace {
                 Some(why) => {
                     warn!(rotation.id = %doc.id, iam.user = %user, "Run {run} brought no working key: {why}");
                     replacement.way = Way::Person;
-                    format!("Run {run} brought none: {why} {}", by_hand(&user, &known.secret, &facts))
+                    format!("Run {run} brought none: {why} {}", by_hand(&doc, &user, &known.secret, &facts))
                 }
             },
         };
@@ -167,6 +181,12 @@ fn not_needed(mut doc: Incident, help: &str) -> Incident {
         help: help.to_owned(),
     });
     doc
+}
+
+/// The same for a user of whom Keywheel has no key.
+fn nobodys(mut doc: Incident, help: &str) -> Incident {
+    doc.ours = Some(Ours { managed: false, keys: Vec::new() });
+    not_needed(doc, help)
 }
 
 /// The user's secret and the keys that its labels name; `None` where it does not name the user back.
@@ -247,10 +267,15 @@ impl Replace {
 }
 
 /// What a person can do, to the letter.
-fn by_hand(user: &UserName, secret: &Secret, facts: &Facts<'_>) -> String {
+fn by_hand(doc: &Incident, user: &UserName, secret: &Secret, facts: &Facts<'_>) -> String {
     let others = facts.keys.iter().filter(|key| !facts.leaked.contains(&key.id));
     let others: Vec<&str> = others.map(|key| key.id.as_str()).collect();
-    let rotate = format!("`keywheel rotate --user {user} --reason leaked`");
+    let rotate = if doc.account.is_none() {
+        format!("`keywheel rotate --user {user} --reason leaked`")
+    } else {
+        let input = json!({"secret": secret.arn, "reason": "leaked"});
+        format!("an execution of the rotation machine with the input `{input}`")
+    };
     match others.as_slice() {
         [] => format!("Once a slot of {user} is free: {rotate}."),
         [other, ..] => format!(

@@ -7,10 +7,11 @@ use aws_sdk_sfn::types::ExecutionStatus;
 use aws_types::SdkConfig;
 use facts::bucket::{Bucket, keep_outcome};
 use facts::executions;
+use facts::member::{self, Members};
 use facts::secrets::{self, CURRENT};
 use keywheel::campaign::{Campaign, Item};
 use keywheel::decide::campaign::{self, Counted, Next, State};
-use keywheel::{Context, Rotation, SecretArn, Step, StepError, aws};
+use keywheel::{Context, Rotation, RunId, SecretArn, Step, StepError, aws};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tracing::info;
@@ -21,14 +22,16 @@ const AT_ONCE: usize = 4;
 /// The step.
 pub struct Review {
     config: SdkConfig,
+    members: Option<Members>,
     rotation: String,
     bucket: String,
 }
 
 impl Review {
-    /// A step that calls AWS with `config`, for rotations of that machine and a campaign in that bucket.
-    pub fn new(config: SdkConfig, rotation: String, bucket: String) -> Self {
-        Self { config, rotation, bucket }
+    /// A step that calls AWS with `config`, and enters other accounts where there are `members`, for rotations of that
+    /// machine and a campaign in that bucket.
+    pub fn new(config: SdkConfig, members: Option<Members>, rotation: String, bucket: String) -> Self {
+        Self { config, members, rotation, bucket }
     }
 }
 
@@ -45,13 +48,19 @@ impl Step for Review {
             return Err(StepError::BadInput("the document has no batch".into()));
         };
         let items = items(&bucket, &batch.key).await?;
-        let states = self.states(&config, &items).await?;
+        let asking = Asking {
+            config,
+            members: self.members.clone(),
+            campaign: doc.campaign,
+            machine: self.rotation.clone(),
+        };
+        let states = states(&asking, &items).await?;
         let now = ctx.clock.now();
         if let Some(until) = campaign::look_again(batch.began, &states, now) {
             doc.settle(until);
             return Ok(doc);
         }
-        let mode = facts::switch::mode(&aws_sdk_ssm::Client::new(&config), &ctx.stage).await?;
+        let mode = facts::switch::mode(&aws_sdk_ssm::Client::new(&asking.config), &ctx.stage).await?;
         let counted = campaign::count(&items, &states, batch.wave);
         let Counted { promoted, left, failed } = &counted;
         info!(rotation.id = %doc.campaign, "Batch {}: {promoted} promoted, {} not", batch.number, failed.len());
@@ -82,33 +91,40 @@ async fn items(bucket: &Bucket, key: &str) -> Result<Vec<Item>, StepError> {
         .map_err(|error| StepError::Conflict(format!("{} is no batch: {error}", bucket.address(key))))
 }
 
-impl Review {
-    /// What has become of each, in their order.
-    async fn states(&self, config: &SdkConfig, items: &[Item]) -> Result<Vec<State>, StepError> {
-        let mut states: Vec<State> = items.iter().map(|_| State::OnItsWay).collect();
-        let mut waiting = items.iter().cloned().enumerate();
-        let mut calls = JoinSet::new();
-        loop {
-            while calls.len() < AT_ONCE
-                && let Some((index, item)) = waiting.next()
-            {
-                let (config, machine) = (config.clone(), self.rotation.clone());
-                calls.spawn(async move { (index, state(&config, &machine, &item).await) });
-            }
-            match calls.join_next().await {
-                None => return Ok(states),
-                Some(Ok((index, state))) => states[index] = state?,
-                // Only a bug breaks one off. What has become of its rotation is then not known, and asked again.
-                Some(Err(_)) => {}
-            }
+/// What rotations are asked for with.
+#[derive(Clone)]
+struct Asking {
+    config: SdkConfig,
+    members: Option<Members>,
+    campaign: RunId,
+    machine: String,
+}
+
+/// What has become of each, in their order.
+async fn states(asking: &Asking, items: &[Item]) -> Result<Vec<State>, StepError> {
+    let mut states: Vec<State> = items.iter().map(|_| State::OnItsWay).collect();
+    let mut waiting = items.iter().cloned().enumerate();
+    let mut calls = JoinSet::new();
+    loop {
+        while calls.len() < AT_ONCE
+            && let Some((index, item)) = waiting.next()
+        {
+            let asking = asking.clone();
+            calls.spawn(async move { (index, state(&asking, &item).await) });
+        }
+        match calls.join_next().await {
+            None => return Ok(states),
+            Some(Ok((index, state))) => states[index] = state?,
+            // Only a bug breaks one off. What has become of its rotation is then not known, and asked again.
+            Some(Err(_)) => {}
         }
     }
 }
 
 /// What has become of one rotation.
-async fn state(config: &SdkConfig, machine: &str, item: &Item) -> Result<State, StepError> {
-    let sfn = aws_sdk_sfn::Client::new(config);
-    let arn = executions::of_machine(machine, item.run);
+async fn state(asking: &Asking, item: &Item) -> Result<State, StepError> {
+    let sfn = aws_sdk_sfn::Client::new(&asking.config);
+    let arn = executions::of_machine(&asking.machine, item.run);
     let reply = match sfn.describe_execution().execution_arn(arn).send().await {
         Ok(reply) => reply,
         Err(error) => {
@@ -126,14 +142,13 @@ async fn state(config: &SdkConfig, machine: &str, item: &Item) -> Result<State, 
         }
     };
     let told = *reply.status() == ExecutionStatus::Succeeded;
-    Ok(if !told && promoted(config, item).await? { State::Promoted } else { state })
+    Ok(if !told && promoted(asking, item).await? { State::Promoted } else { state })
 }
 
 /// Whether AWSCURRENT names the version that the run wrote, or took over. A secret that cannot be read tells nothing.
-async fn promoted(config: &SdkConfig, item: &Item) -> Result<bool, StepError> {
+async fn promoted(asking: &Asking, item: &Item) -> Result<bool, StepError> {
     let Ok(arn) = item.secret.parse::<SecretArn>() else { return Ok(false) };
-    let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(config, arn.region()));
-    match secrets::describe(&store, arn.as_str()).await {
+    match describe(asking, &arn).await {
         Ok(secret) => {
             let current = secret.labelled(CURRENT);
             Ok(current.is_some_and(|current| secret.runs_on(&current).contains(&item.run)))
@@ -141,4 +156,13 @@ async fn promoted(config: &SdkConfig, item: &Item) -> Result<bool, StepError> {
         Err(StepError::Refused(_) | StepError::Conflict(_)) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+async fn describe(asking: &Asking, arn: &SecretArn) -> Result<secrets::Secret, StepError> {
+    // The machine's ARN names the installation's own account.
+    let own = asking.machine.split(':').nth(4).unwrap_or_default();
+    let (config, members) = (&asking.config, asking.members.as_ref());
+    let config = member::of_secret(members, config, arn, (own, asking.campaign)).await?;
+    let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, arn.region()));
+    secrets::describe(&store, arn.as_str()).await
 }

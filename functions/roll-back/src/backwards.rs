@@ -96,7 +96,7 @@ pub(crate) async fn turn(tools: &Tools<'_>, mut doc: Rotation, mode: Mode) -> Re
     tools.set(&user.name, &back, StatusType::Active).await?;
     keep_active(tools, &user.name, &back).await?;
     // After the looks: IAM's list may lag behind what somebody did to the key a moment ago.
-    let sts = validate_key::client(&keywheel::aws::in_region(&tools.config, secret.region()), &id, &pair);
+    let sts = validate_key::client(&keywheel::aws::in_region(&tools.there, secret.region()), &id, &pair);
     validate_key::answers(&sts, &user, &id, tools.ctx).await?;
     if !moved {
         still_claimed(tools, &doc, &to).await?;

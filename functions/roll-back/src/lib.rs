@@ -9,6 +9,7 @@ mod undo;
 
 use aws_sdk_iam::types::StatusType;
 use aws_types::SdkConfig;
+use facts::member::{self, Members};
 use keywheel::key;
 use keywheel::rotation::{Phase, Why};
 use keywheel::switch::Mode;
@@ -17,24 +18,40 @@ use keywheel::{AccessKeyId, Context, Rotation, Step, StepError, UserName, aws};
 /// The step.
 pub struct RollBack {
     config: SdkConfig,
+    members: Option<Members>,
     /// The role under which keys are made: what CloudTrail's record of an orphan must name.
     create_role: String,
 }
 
 /// What the three tasks work with.
 pub(crate) struct Tools<'a> {
+    /// For calls about the installation itself.
     config: SdkConfig,
+    /// For calls in the secret's account.
+    there: SdkConfig,
     iam: aws_sdk_iam::Client,
     store: aws_sdk_secretsmanager::Client,
     sfn: aws_sdk_sfn::Client,
-    create_role: &'a str,
+    /// The role under which keys are made in that account.
+    create_role: String,
     ctx: &'a Context,
 }
 
 impl RollBack {
-    /// A step that calls AWS with `config` and takes keys made under `create_role` for ours.
-    pub fn new(config: SdkConfig, create_role: String) -> Self {
-        Self { config, create_role }
+    /// A step that calls AWS with `config`, enters other accounts where there are `members`, and takes keys made under
+    /// `create_role` for ours, elsewhere those made under the role of the account.
+    pub fn new(config: SdkConfig, members: Option<Members>, create_role: String) -> Self {
+        Self { config, members, create_role }
+    }
+
+    /// The role under which keys are made in the secret's account.
+    fn create_role(&self, doc: &Rotation) -> Result<String, StepError> {
+        let secret = doc.secret()?;
+        let elsewhere = self.members.as_ref().filter(|_| secret.account() != doc.own_account());
+        Ok(elsewhere.map_or_else(
+            || self.create_role.clone(),
+            |members| members.role_in(secret.partition(), secret.account()),
+        ))
     }
 }
 
@@ -45,12 +62,14 @@ impl Step for RollBack {
 
     async fn run(&self, doc: Rotation, ctx: &Context) -> Result<Rotation, StepError> {
         let config = aws::for_run(&self.config, doc.run);
+        let there = member::of_rotation(self.members.as_ref(), &config, &doc).await?;
         let tools = Tools {
-            iam: aws_sdk_iam::Client::new(&config),
-            store: aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, doc.secret()?.region())),
+            iam: aws_sdk_iam::Client::new(&there),
+            store: aws_sdk_secretsmanager::Client::new(&aws::in_region(&there, doc.secret()?.region())),
             sfn: aws_sdk_sfn::Client::new(&config),
-            create_role: &self.create_role,
+            create_role: self.create_role(&doc)?,
             config,
+            there,
             ctx,
         };
         // Clearing an orphan and turning back begin something, so they obey the switch. An undo goes on whatever it

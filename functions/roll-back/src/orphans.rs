@@ -114,10 +114,10 @@ async fn attribute(tools: &Tools<'_>, doc: &Rotation, suspect: &Suspect) -> Resu
     }
     let now = tools.ctx.clock.now();
     if suspect.stored_by.is_some() {
-        return Ok(orphan::decide(suspect, None, tools.create_role, |_| true, now));
+        return Ok(orphan::decide(suspect, None, &tools.create_role, |_| true, now));
     }
     let config = trail::iam_region(arn.partition())
-        .map_or_else(|| tools.config.clone(), |region| aws::in_region(&tools.config, region));
+        .map_or_else(|| tools.there.clone(), |region| aws::in_region(&tools.there, region));
     let record = match trail::create_record(&aws_sdk_cloudtrail::Client::new(&config), suspect).await {
         Ok(record) => record,
         // A trail that may not be read is a record that is missing.
@@ -137,7 +137,7 @@ async fn attribute(tools: &Tools<'_>, doc: &Rotation, suspect: &Suspect) -> Resu
             )));
         }
     }
-    Ok(orphan::decide(suspect, record.as_ref(), tools.create_role, |_| ended, now))
+    Ok(orphan::decide(suspect, record.as_ref(), &tools.create_role, |_| ended, now))
 }
 
 async fn was_stored(

@@ -4,10 +4,13 @@
 //! Whatever could not be read is skipped and said, never rotated; a policy with a mistake starts nothing at all.
 
 mod ahead;
+mod elsewhere;
 
 use ahead::Ahead;
 use aws_types::SdkConfig;
+use elsewhere::{Elsewhere, Reading};
 use facts::bucket::{Bucket, keep_outcome};
+use facts::member::Members;
 use facts::{estate, executions, secrets};
 use jiff::Timestamp;
 use keywheel::campaign::{
@@ -17,6 +20,7 @@ use keywheel::decide::ahead::held;
 use keywheel::decide::campaign::{self, Next};
 use keywheel::decide::due::{self, Calendar};
 use keywheel::fleet::FleetPolicy;
+use keywheel::fleet::estate::{Estate, Looks};
 use keywheel::fleet::plan::{Action, Line};
 use keywheel::fleet::policy::{Exemption, Terms};
 use keywheel::fleet::rules::{DEFAULTS, Standing, Subject};
@@ -32,13 +36,15 @@ const NAMES: usize = 200;
 /// The step.
 pub struct Scan {
     config: SdkConfig,
+    members: Option<Members>,
     bucket: String,
 }
 
 impl Scan {
-    /// A step that calls AWS with `config`, and keeps its plan in that bucket.
-    pub fn new(config: SdkConfig, bucket: String) -> Self {
-        Self { config, bucket }
+    /// A step that calls AWS with `config`, reads other accounts where there are `members`, and keeps its plan in that
+    /// bucket.
+    pub fn new(config: SdkConfig, members: Option<Members>, bucket: String) -> Self {
+        Self { config, members, bucket }
     }
 }
 
@@ -53,8 +59,10 @@ impl Step for Scan {
         let mut doc = Campaign::new(&begin, asked(&begin.input)?, &self.bucket);
         let config = aws::for_run(&self.config, doc.campaign);
         let bucket = Bucket::new(&config, &self.bucket);
+        let (region, account) = place(&doc.execution)?;
+        let elsewhere = Elsewhere::new(self.members.as_ref(), &config, (account, region), &doc);
         // On the heap: as one future, all that it reads is deeper than the compiler follows.
-        let ahead = Box::pin(prepare(&config, &bucket, &mut doc, ctx)).await?;
+        let ahead = Box::pin(prepare(&elsewhere, &bucket, &mut doc, ctx)).await?;
         if doc.outcome.is_some() {
             keep_outcome(&bucket, &doc).await?;
         }
@@ -86,12 +94,12 @@ fn asked(input: &Value) -> Result<Request, StepError> {
 
 /// Makes the plan, and begins its first batch or ends the campaign. What it returns is to be told ahead.
 async fn prepare(
-    config: &SdkConfig,
+    elsewhere: &Elsewhere<'_>,
     bucket: &Bucket,
     doc: &mut Campaign,
     ctx: &Context,
 ) -> Result<Option<Ahead>, StepError> {
-    let now = ctx.clock.now();
+    let (config, now) = (elsewhere.config, ctx.clock.now());
     if let Some(why) = other(config, bucket, doc).await? {
         doc.end(now, Outcome::Refused, why);
         return Ok(None);
@@ -107,7 +115,7 @@ async fn prepare(
     doc.freeze = policy.limits.freezes_left(now);
 
     let ((lines, mut items), calendar) = if doc.request.secrets.is_empty() {
-        due_now(config, doc, &policy, ctx).await?
+        due_now(elsewhere, doc, &policy, ctx).await?
     } else {
         let allowed = usize::try_from(policy.limits.keys_per_run).unwrap_or(NAMES).min(NAMES);
         let asked = doc.request.secrets.len();
@@ -117,7 +125,7 @@ async fn prepare(
             doc.end(now, Outcome::Refused, Why::new("Limit", text, remedy));
             return Ok(None);
         }
-        (named(config, doc, &policy, now).await?, None)
+        (named(elsewhere, doc, &policy, now).await?, None)
     };
     items.sort_by_key(|(wave, _)| *wave);
     let batches = doc.divide(items);
@@ -187,23 +195,28 @@ async fn policy(bucket: &Bucket, doc: &mut Campaign) -> Result<Result<FleetPolic
 /// The lines of a plan, and its rotations, each with its wave.
 type Planned = (Vec<Line>, Vec<(u32, Item)>);
 
-/// The plan over the whole account, and when its keys are due, where owners are told ahead.
+/// The plan over the installation's whole account and the others that the policy names, and when their keys are due,
+/// where owners are told ahead.
 async fn due_now(
-    config: &SdkConfig,
+    elsewhere: &Elsewhere<'_>,
     doc: &mut Campaign,
     policy: &FleetPolicy,
     ctx: &Context,
 ) -> Result<(Planned, Option<Calendar>), StepError> {
     // The machine's own account and region are where managed secrets are, unless the policy names more.
-    let (region, account) = place(&doc.execution)?;
-    let regions = if policy.regions.is_empty() { vec![region] } else { policy.regions.clone() };
-    let estate = estate::read(config, &account, &regions, &ctx.clock).await?;
+    let (config, (own, region)) = (elsewhere.config, &elsewhere.own);
+    let regions = if policy.regions.is_empty() { vec![region.clone()] } else { policy.regions.clone() };
+    let estate = estate::read(config, own, &regions, &ctx.clock).await?;
+    let looks = estate::look(config, due::to_look_at(policy, &estate, ctx.clock.now())).await;
+    let mut all: Vec<Reading> = vec![(estate, looks)];
+    all.extend(Box::pin(elsewhere.read(policy, &regions, &ctx.clock)).await);
     let now = ctx.clock.now();
-    let looks = estate::look(config, due::to_look_at(policy, &estate, now)).await;
-    let plan = due::plan(policy, &estate, &looks, now);
+    let all: Vec<(&Estate, &Looks)> = all.iter().map(|one| (&one.0, &one.1)).collect();
+    let plan = due::plan_over(policy, &all, now);
     // What a person asks for by hand warns nobody.
     let warns = policy.warns() && doc.request.reason == Reason::Scheduled && !doc.request.dry_run;
-    let calendar = warns.then(|| due::calendar(policy, &estate, now));
+    let estates: Vec<&Estate> = all.iter().map(|(estate, _)| *estate).collect();
+    let calendar = warns.then(|| due::calendar_of_all(policy, &estates, now));
     let item = |line: &Line| {
         let (wave, secret, terms) = (line.wave?, line.secret.as_ref()?, line.terms.as_ref()?);
         let item = Item::new(doc.campaign, secret.as_str(), Some(&line.user), doc.request.reason, terms);
@@ -211,7 +224,7 @@ async fn due_now(
     };
     let items: Vec<(u32, Item)> = plan.with(Action::Rotate).filter_map(item).collect();
     doc.counts = Counts {
-        users: estate.users.len(),
+        users: estates.iter().map(|estate| estate.users.len()).sum(),
         rotate: items.len(),
         skip: plan.with(Action::Skip).count(),
         find: plan.with(Action::Find).count(),
@@ -233,16 +246,16 @@ fn place(execution: &str) -> Result<(String, String), StepError> {
 /// The secrets that the request names, each by the terms that hold for it. One that cannot be read gets its run all the
 /// same, by the policy's defaults: that run says what is wrong, and stops no other. An exemption holds here too.
 async fn named(
-    config: &SdkConfig,
+    elsewhere: &Elsewhere<'_>,
     doc: &mut Campaign,
     policy: &FleetPolicy,
     now: Timestamp,
 ) -> Result<Planned, StepError> {
-    let (_, account) = place(&doc.execution)?;
     let (mut lines, mut items) = (Vec::new(), Vec::new());
     let mut skipped = Vec::new();
     for asked in &doc.request.secrets {
-        let named = look_up(config, policy, asked, now).await?;
+        let named = look_up(elsewhere, policy, asked, now).await?;
+        let account = named.secret.as_ref().map_or(elsewhere.own.0.as_str(), SecretArn::account).to_owned();
         let secret = named.secret.as_ref().map_or(asked.as_str(), SecretArn::as_str);
         let item = Item::new(doc.campaign, secret, named.user.as_deref(), doc.request.reason, &named.terms);
         // Named twice, by its name and by its ARN, it is rotated once.
@@ -268,7 +281,7 @@ async fn named(
         }
         lines.push(Line {
             user: whom,
-            account: account.clone(),
+            account,
             key_id: None,
             age_days: None,
             rule: Some(named.rule),
@@ -299,21 +312,31 @@ struct Named {
 }
 
 async fn look_up(
-    config: &SdkConfig,
+    elsewhere: &Elsewhere<'_>,
     policy: &FleetPolicy,
     asked: &str,
     now: Timestamp,
 ) -> Result<Named, StepError> {
     let (rule, terms) = (DEFAULTS.to_owned(), policy.usual());
     let mut named = Named { secret: None, user: None, rule, terms, against: None };
-    let config = match asked.parse::<SecretArn>() {
-        Ok(arn) => aws::in_region(config, arn.region()),
-        Err(_) => config.clone(),
+    let arn = asked.parse::<SecretArn>();
+    // What may pass by itself is asked again by the machine: of the installation's own account, for which all wait.
+    let is_own = match &arn {
+        Ok(arn) => arn.account() == elsewhere.own.0,
+        Err(_) => true,
+    };
+    let config = match arn {
+        Ok(arn) => match elsewhere.config_for(&arn).await {
+            Ok(config) => aws::in_region(&config, arn.region()),
+            // Nothing of an account that lets nobody in is known, and no other waits for it.
+            Err(error) => return Ok(unread(Named { secret: Some(arn), ..named }, &error)),
+        },
+        Err(_) => elsewhere.config.clone(),
     };
     let store = aws_sdk_secretsmanager::Client::new(&config);
     let secret = match secrets::describe(&store, asked).await {
         Ok(secret) => secret,
-        Err(error @ (StepError::Throttled(_) | StepError::NotYetVisible(_))) => return Err(error),
+        Err(error @ (StepError::Throttled(_) | StepError::NotYetVisible(_))) if is_own => return Err(error),
         // Its run says so.
         Err(error) if error.is_refused(&["ResourceNotFoundException"]) => return Ok(named),
         // Whom it belongs to is not known, and so not whether an exemption holds.
@@ -325,7 +348,9 @@ async fn look_up(
     let path = match name.parse::<UserName>() {
         Ok(user) => match facts::iam::user(&aws_sdk_iam::Client::new(&config), &user).await {
             Ok(user) => user.map(|user| estate::path(&user.facts.arn, name)),
-            Err(error @ (StepError::Throttled(_) | StepError::NotYetVisible(_))) => return Err(error),
+            Err(error @ (StepError::Throttled(_) | StepError::NotYetVisible(_))) if is_own => {
+                return Err(error);
+            }
             Err(error) => return Ok(unread(named, &error)),
         },
         Err(_) => None,

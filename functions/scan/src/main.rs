@@ -1,10 +1,13 @@
 //! Starts the `Scan` step.
 
+use facts::member::Members;
 use keywheel::{aws, serve};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), serve::Error> {
     serve::init_tracing();
     let bucket = serve::setting("KEYWHEEL_BUCKET")?;
-    serve::run(scan::Scan::new(aws::lambda_config(), bucket)).await
+    let (role, id) =
+        (serve::setting("KEYWHEEL_MEMBER_ROLE")?, serve::optional_setting("KEYWHEEL_MEMBER_EXTERNAL_ID"));
+    serve::run(scan::Scan::new(aws::lambda_config(), Members::new(role, id), bucket)).await
 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use aws_types::SdkConfig;
+use facts::member::{self, Members};
 use facts::secrets::{self, Which};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Phase, UserFacts};
@@ -23,12 +24,13 @@ const PATIENCE: u32 = 20;
 /// The step.
 pub struct ValidateKey {
     config: SdkConfig,
+    members: Option<Members>,
 }
 
 impl ValidateKey {
-    /// A step that calls AWS with `config`.
-    pub fn new(config: SdkConfig) -> Self {
-        Self { config }
+    /// A step that calls AWS with `config`, and enters other accounts where there are `members`.
+    pub fn new(config: SdkConfig, members: Option<Members>) -> Self {
+        Self { config, members }
     }
 }
 
@@ -40,8 +42,13 @@ impl Step for ValidateKey {
     /// Changes nothing, so it may run any number of times.
     async fn run(&self, mut doc: Rotation, ctx: &Context) -> Result<Rotation, StepError> {
         let config = aws::for_run(&self.config, doc.run);
+        let config = member::of_rotation(self.members.as_ref(), &config, &doc).await?;
         let secret = doc.secret()?;
         let user = doc.baseline()?.user.clone();
+        if user.account() != secret.account() {
+            let (user, account) = (&user.arn, secret.account());
+            return Err(StepError::Conflict(format!("{user} is not of the secret's account, {account}")));
+        }
         let new = doc.new_key()?.clone();
         let version = new.version.ok_or_else(|| StepError::BadInput("the new key is not stored".into()))?;
         let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(&config, secret.region()));
@@ -71,7 +78,7 @@ pub fn client(config: &SdkConfig, id: &AccessKeyId, pair: &SecretAccessKey) -> a
     aws_sdk_sts::Client::from_conf(config)
 }
 
-/// Asks until the key has answered as `user` several times in a row.
+/// Asks until the key has answered as `user`, in that user's account, several times in a row.
 pub async fn answers(
     sts: &aws_sdk_sts::Client,
     user: &UserFacts,
@@ -84,12 +91,19 @@ pub async fn answers(
             ctx.clock.sleep(PAUSE).await;
         }
         match sts.get_caller_identity().send().await {
-            Ok(reply) if reply.arn() == Some(&user.arn) && reply.user_id() == Some(&user.id) => row += 1,
+            Ok(reply)
+                if reply.arn() == Some(&user.arn)
+                    && reply.user_id() == Some(&user.id)
+                    && reply.account() == Some(user.account()) =>
+            {
+                row += 1;
+            }
             Ok(reply) => {
                 // A user of the same name made anew is another user; so is one on another path.
                 let (arn, id) = (reply.arn().unwrap_or_default(), reply.user_id().unwrap_or_default());
+                let account = reply.account().unwrap_or_default();
                 return Err(StepError::Conflict(format!(
-                    "the key answers as {arn} ({id}), not as {} ({})",
+                    "the key answers as {arn} ({id}, account {account:?}), not as {} ({})",
                     user.arn, user.id
                 )));
             }

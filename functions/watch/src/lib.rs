@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use aws_types::SdkConfig;
+use facts::member::{self, Members};
 use facts::{switch, trail};
 use jiff::Timestamp;
 use keywheel::clock::{after, wait_time};
@@ -24,14 +25,22 @@ const SPREAD: u8 = 180;
 /// The step.
 pub struct Watch {
     config: SdkConfig,
+    members: Option<Members>,
     create_roles: Vec<String>,
+    member_create_role: String,
 }
 
 impl Watch {
-    /// A step that calls AWS with `config`; `create_roles` are the ARNs of the roles that make keys for Keywheel in
-    /// this account, of whatever stage.
-    pub fn new(config: SdkConfig, create_roles: Vec<String>) -> Self {
-        Self { config, create_roles }
+    /// A step that calls AWS with `config`, and reads other accounts where there are `members`. `create_roles` are the
+    /// ARNs of the roles that make keys for Keywheel in this account, of whatever stage, and `member_create_role` is the
+    /// name of the one that does so in any other.
+    pub fn new(
+        config: SdkConfig,
+        members: Option<Members>,
+        create_roles: Vec<String>,
+        member_create_role: String,
+    ) -> Self {
+        Self { config, members, create_roles, member_create_role }
     }
 }
 
@@ -45,18 +54,31 @@ impl Step for Watch {
     async fn run(&self, mut alert: Alert, ctx: &Context) -> Result<Alert, StepError> {
         let made = alert.made.clone();
         let made = made.ok_or_else(|| StepError::BadInput("the alert names no key that was made".into()))?;
-        if let Some(why) = making::usual(&made, &self.create_roles, alert.own_account()) {
+        let elsewhere = making::elsewhere(&made, alert.own_account());
+        let mut roles = self.create_roles.clone();
+        roles.extend(
+            elsewhere.map(|account| member::role_in(&self.member_create_role, made.partition(), account)),
+        );
+        if let Some(why) = making::usual(&made, &roles) {
             return Ok(settled(alert, &made, why));
         }
         let now = ctx.clock.now();
         let config = aws::for_run(&self.config, alert.id);
         if alert.wait_until.is_none() {
-            if self.is_managed(&config, &made).await? {
+            let managed = match elsewhere {
+                Some(account) => self.is_managed_in(&config, &alert, &made, account).await?,
+                None => is_managed(&config, &made).await?,
+            };
+            if managed {
                 let odd = making::of_a_managed_user(&made);
                 info!(rotation.id = %alert.id, key.id = %made.key, "{}", odd.reason);
                 // One key, one incident, whatever the policy says.
                 alert.open_odd(&made, odd, &Emergency::default(), now);
                 return Ok(alert);
+            }
+            if elsewhere.is_some() {
+                // How many keys are made there is for its own people to know.
+                return Ok(settled(alert, &made, "it is another account's, of a user that is not managed"));
             }
             // Those of one burst wake one after another: all of them share two lookups a second.
             let spread = Duration::from_secs(u64::from(alert.id.spread(SPREAD)));
@@ -79,11 +101,34 @@ impl Step for Watch {
     }
 }
 
+async fn is_managed(config: &SdkConfig, made: &Made) -> Result<bool, StepError> {
+    let Some(user) = &made.user else { return Ok(false) };
+    let user = facts::iam::user(&aws_sdk_iam::Client::new(config), user).await?;
+    Ok(user.is_some_and(|user| user.secret.is_some()))
+}
+
 impl Watch {
-    async fn is_managed(&self, config: &SdkConfig, made: &Made) -> Result<bool, StepError> {
-        let Some(user) = &made.user else { return Ok(false) };
-        let user = facts::iam::user(&aws_sdk_iam::Client::new(config), user).await?;
-        Ok(user.is_some_and(|user| user.secret.is_some()))
+    /// The same in another account. One that lets nobody in, or no user be read, has no user of ours.
+    async fn is_managed_in(
+        &self,
+        config: &SdkConfig,
+        alert: &Alert,
+        made: &Made,
+        account: &str,
+    ) -> Result<bool, StepError> {
+        let Some(members) = &self.members else { return Ok(false) };
+        let partition = alert.execution.split(':').nth(1).unwrap_or_default();
+        let managed = match members.enter(config, partition, account, alert.id).await {
+            Ok(there) => is_managed(&there, made).await,
+            Err(error) => Err(error),
+        };
+        match managed {
+            Err(error @ StepError::Refused(_)) => {
+                warn!(rotation.id = %alert.id, "Account {account} could not be read: {error}");
+                Ok(false)
+            }
+            other => other,
+        }
     }
 }
 

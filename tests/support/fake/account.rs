@@ -192,6 +192,8 @@ pub struct TrailRecord {
     pub name: String,
     /// The id of the key that signed.
     pub key: String,
+    /// The account that has the record, where it is another one than the hub's.
+    pub account: Option<String>,
     /// The record itself.
     pub record: Value,
 }

@@ -67,7 +67,7 @@ impl State {
             "GetAccessKeyLastUsed" => self.last_used(request),
             "TagUser" => Ok(self.tag_user(request)),
             "ListUsers" => Ok(self.list_users(request)),
-            "GenerateCredentialReport" => self.generate_report(),
+            "GenerateCredentialReport" => self.generate_report(request),
             "GetAccountSummary" => Ok(Self::account_summary()),
             "GetCredentialReport" => self.get_report(request),
             _ => self.unknown(request),
@@ -81,7 +81,7 @@ impl State {
             "AssumeRole" => return self.assume_role(request),
             _ => return self.unknown(request),
         }
-        let (account, signer) = (self.account.clone(), request.signer.clone());
+        let signer = request.signer.clone();
         let (arn, id) = if let Some(role) = self.role_of(&signer) {
             let session = role.arn.replacen(":iam:", ":sts:", 1).replacen(":role/", ":assumed-role/", 1);
             (format!("{session}/session"), "AROAFAKE:session".to_owned())
@@ -92,6 +92,7 @@ impl State {
         if self.role_of(&signer).is_none() {
             self.key_mut(&signer).validated = true;
         }
+        let account = arn.split(':').nth(4).unwrap_or_default().to_owned();
         Ok(Body::Xml([tag("Arn", arn), tag("UserId", id), tag("Account", account)].concat()))
     }
 
@@ -105,7 +106,10 @@ impl State {
         let name = arn.rsplit_once('/').map_or("", |(_, name)| name);
         let callers: &[&str] = match name {
             _ if name == functions::role(functions::MEMBER) => &["contain", "deny-sessions"],
-            _ if name == functions::role(functions::MEMBER_READS) => &["investigate"],
+            _ if name == functions::role(functions::MEMBER_READS) => {
+                &["investigate", "scan", "review", "watch"]
+            }
+            _ if name == functions::role(functions::MEMBER_ROTATES) => &functions::ROTATING,
             _ => &[],
         };
         let lets_in = self.open.contains(account)
@@ -191,8 +195,9 @@ impl State {
         let maker = request.run.map_or(Maker::Stranger, Maker::Run);
         let id = self.add_key(&user, maker);
         let key = self.key_mut(&id);
+        let name = request.text("UserName").rsplit('/').next().unwrap_or_default();
         let row = [
-            tag("UserName", &user),
+            tag("UserName", name),
             tag("AccessKeyId", &key.id),
             tag("Status", "Active"),
             tag("SecretAccessKey", &key.secret),

@@ -18,15 +18,18 @@ const HEAD: &str = "user,arn,user_creation_time,password_enabled,password_last_u
 
 impl State {
     /// Asked the first time, IAM starts to make one; asked again, it has made it.
-    pub(super) fn generate_report(&mut self) -> Answer {
+    pub(super) fn generate_report(&mut self, request: &Request) -> Answer {
         if self.options.report_refused {
             return refuse_with(409, "LimitExceeded", "The report was asked for too often.");
+        }
+        if let Some(account) = self.account_of_signer(&request.signer).map(str::to_owned) {
+            return Ok(self.generate_theirs(account));
         }
         let fresh = self.report.as_ref().is_some_and(|(at, _)| *at > self.ago(KEPT));
         let state = if fresh {
             "COMPLETE"
         } else if std::mem::take(&mut self.report_begun) {
-            self.report = Some((second(self.now()), self.report_text()));
+            self.report = Some((second(self.now()), self.report_text(None)));
             "COMPLETE"
         } else {
             self.report_begun = true;
@@ -35,8 +38,28 @@ impl State {
         Ok(Body::Xml(tag("State", state)))
     }
 
-    pub(super) fn get_report(&self, _: &Request) -> Answer {
-        let Some((at, text)) = &self.report else {
+    fn generate_theirs(&mut self, account: String) -> Body {
+        let state = match self.their_reports.get(&account) {
+            Some(Some((at, _))) if *at > self.ago(KEPT) => "COMPLETE",
+            Some(None) => {
+                let made = (second(self.now()), self.report_text(Some(&account)));
+                self.their_reports.insert(account, Some(made));
+                "COMPLETE"
+            }
+            _ => {
+                self.their_reports.insert(account, None);
+                "STARTED"
+            }
+        };
+        Body::Xml(tag("State", state))
+    }
+
+    pub(super) fn get_report(&self, request: &Request) -> Answer {
+        let report = match self.account_of_signer(&request.signer) {
+            Some(account) => self.their_reports.get(account).and_then(Option::as_ref),
+            None => self.report.as_ref(),
+        };
+        let Some((at, text)) = report else {
             return refuse_with(410, "ReportNotPresent", "No report is present.");
         };
         if *at <= self.ago(KEPT) {
@@ -46,8 +69,9 @@ impl State {
         Ok(Body::Xml([content, tag("ReportFormat", "text/csv"), tag("GeneratedTime", at)].concat()))
     }
 
-    fn report_text(&self) -> String {
-        let root = format!("arn:{}:iam::{}:root", self.partition, self.account);
+    fn report_text(&self, account: Option<&str>) -> String {
+        let number = account.unwrap_or(&self.account);
+        let root = format!("arn:{}:iam::{number}:root", self.partition);
         let none = self.slot(None);
         let mut text = format!("{HEAD}\n");
         let mut row = |name: &str, arn: &str, slots: [String; 2]| {
@@ -58,7 +82,7 @@ impl State {
             );
         };
         row("<root_account>", &root, [none.clone(), none]);
-        for user in self.users.values().filter(|user| user.account.is_none()) {
+        for user in self.users.values().filter(|user| user.account.as_deref() == account) {
             row(&user.name, &self.user_arn(user), self.slots(user));
         }
         text
@@ -89,9 +113,10 @@ impl State {
         Body::Xml(format!("<SummaryMap>{entry}</SummaryMap>"))
     }
 
-    /// All users of this account, page by page.
+    /// All users of the caller's account, page by page.
     pub(super) fn list_users(&self, request: &Request) -> Body {
-        let users: Vec<&User> = self.users.values().filter(|user| user.account.is_none()).collect();
+        let here = self.account_of_signer(&request.signer);
+        let users: Vec<&User> = self.users.values().filter(|user| user.account.as_deref() == here).collect();
         let from: usize = request.text("Marker").parse().unwrap_or(0);
         let to = (from + self.options.page).min(users.len());
         let row = |user: &&User| {

@@ -16,9 +16,11 @@ impl State {
         if request.action == "ListSecrets" {
             return Ok(self.list_secrets(request));
         }
-        let id = request.text("SecretId");
-        let is_it = |secret: &Secret| is_named(secret, id) && secret.region() == request.region;
-        let Some(index) = self.secrets.iter().position(is_it) else {
+        let (id, here) = (request.text("SecretId"), self.account_of_caller(request));
+        let is_here = |secret: &Secret| {
+            account_of(secret) == here && is_named(secret, id) && secret.region() == request.region
+        };
+        let Some(index) = self.secrets.iter().position(is_here) else {
             return refuse("ResourceNotFoundException", "Secrets Manager can't find the specified secret.");
         };
         let deleted = self.secrets[index].deleted.is_some();
@@ -65,7 +67,9 @@ impl State {
                     }
                 })
         };
-        let found: Vec<&Secret> = self.secrets.iter().filter(matches).collect();
+        let here = self.account_of_caller(request);
+        let found: Vec<&Secret> =
+            self.secrets.iter().filter(|secret| account_of(secret) == here).filter(matches).collect();
         let asked = request.params["MaxResults"].as_u64().map_or(100, |max| usize::try_from(max).unwrap());
         let from: usize = request.text("NextToken").parse().unwrap_or(0);
         let to = (from + asked.min(self.options.page)).min(found.len());
@@ -217,6 +221,10 @@ fn attach(secret: &mut Secret, stage: &str, to: &str) {
     if let Some(from) = from.filter(|from| stage == CURRENT && from != to) {
         attach(secret, PREVIOUS, &from);
     }
+}
+
+fn account_of(secret: &Secret) -> &str {
+    secret.arn.split(':').nth(4).unwrap_or_default()
 }
 
 fn is_named(secret: &Secret, id: &str) -> bool {

@@ -46,6 +46,8 @@ pub struct State {
     pub report: Option<(Timestamp, String)>,
     /// Whether one is being made.
     pub report_begun: bool,
+    /// The same of other accounts; `None` while one is being made.
+    pub their_reports: BTreeMap<String, Option<(Timestamp, String)>>,
     /// Customer managed policies by ARN.
     pub managed: BTreeMap<String, String>,
     /// The accounts of keys that are not of this one.
@@ -131,6 +133,7 @@ impl State {
             their_roles: BTreeMap::new(),
             report: None,
             report_begun: false,
+            their_reports: BTreeMap::new(),
             managed: BTreeMap::new(),
             foreign: BTreeMap::new(),
             external_id: None,
@@ -227,6 +230,11 @@ impl State {
     pub fn account_of_signer(&self, signer: &str) -> Option<&str> {
         let account = self.role_of(signer)?.arn.split(':').nth(4)?;
         (account != self.account).then_some(account)
+    }
+
+    /// The account in which a request acts.
+    pub(super) fn account_of_caller(&self, request: &Request) -> &str {
+        self.account_of_signer(&request.signer).unwrap_or(&self.account)
     }
 
     /// The name under which the user is kept that a request is about.

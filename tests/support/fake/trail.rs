@@ -28,8 +28,8 @@ impl State {
         let identity = match self.role_of(&request.signer) {
             Some(role) => {
                 let name = role.arn.rsplit_once('/').map_or("role", |(_, name)| name);
-                let session =
-                    format!("arn:{}:sts::{}:assumed-role/{name}/session", self.partition, self.account);
+                let account = self.account_of_caller(request);
+                let session = format!("arn:{}:sts::{account}:assumed-role/{name}/session", self.partition);
                 json!({"type": "AssumedRole", "arn": session, "accessKeyId": request.signer,
                     "sessionContext": {"sessionIssuer": {"type": "Role", "arn": role.arn, "userName": name}}})
             }
@@ -52,19 +52,22 @@ impl State {
             "eventTime": self.now(),
             "userAgent": request.agent,
             "sourceIPAddress": "192.0.2.7",
+            "recipientAccountId": self.account_of_caller(request),
             "userIdentity": identity,
             "requestParameters": {"userName": request.text("UserName")},
             "responseElements": response,
             "errorCode": answer.as_ref().err().map(|refusal| refusal.code.clone()),
         });
         let (at, name, key) = (self.now(), request.action.clone(), request.signer.clone());
-        self.trail.push(TrailRecord { at, name, key, record });
+        let account = self.account_of_signer(&request.signer).map(str::to_owned);
+        self.trail.push(TrailRecord { at, name, key, account, record });
     }
 
     /// Writes the record of a key that somebody else made.
     pub fn trail_made_by(&mut self, key: &str, identity: &Value, agent: &str) {
         let at = self.now();
         let user = self.key(key).map(|(user, _)| user.name.clone());
+        let account = self.key(key).and_then(|(user, _)| user.account.clone());
         let record = json!({
             "eventName": "CreateAccessKey",
             "eventSource": "iam.amazonaws.com",
@@ -72,11 +75,12 @@ impl State {
             "userAgent": agent,
             "sourceIPAddress": "198.51.100.9",
             "userIdentity": identity,
-            "recipientAccountId": self.account,
+            "recipientAccountId": account.as_ref().unwrap_or(&self.account),
             "requestParameters": {"userName": user},
             "responseElements": {"accessKey": {"userName": user, "accessKeyId": key}},
         });
-        self.trail.push(TrailRecord { at, name: "CreateAccessKey".into(), key: "person".into(), record });
+        let (name, key) = ("CreateAccessKey".to_owned(), "person".to_owned());
+        self.trail.push(TrailRecord { at, name, key, account, record });
     }
 
     /// Writes the record of a role that a key has assumed.
@@ -93,7 +97,8 @@ impl State {
             "requestParameters": {"roleArn": role, "roleSessionName": session, "durationSeconds": 43_200},
             "responseElements": {"credentials": {"accessKeyId": "ASIAOFTHETHIEF000000"}},
         });
-        self.trail.push(TrailRecord { at, name: "AssumeRole".into(), key: key.into(), record });
+        let account = self.key(key).and_then(|(user, _)| user.account.clone());
+        self.trail.push(TrailRecord { at, name: "AssumeRole".into(), key: key.into(), account, record });
     }
 
     /// Where the records of IAM are, which is global.
@@ -114,7 +119,7 @@ impl State {
 
     /// The record of one use of a key. Consumers call every half hour for weeks, so these are written
     /// only when somebody asks.
-    fn use_record(&self, key: &str, once: Use) -> TrailRecord {
+    fn use_record(&self, key: &str, account: Option<&str>, once: Use) -> TrailRecord {
         let record = json!({
             "eventName": "Used",
             "eventSource": format!("{}.amazonaws.com", once.service),
@@ -124,7 +129,8 @@ impl State {
             "sourceIPAddress": "203.0.113.5",
             "userIdentity": {"type": "IAMUser", "accessKeyId": key},
         });
-        TrailRecord { at: once.at, name: "Used".into(), key: key.to_owned(), record }
+        let account = account.map(str::to_owned);
+        TrailRecord { at: once.at, name: "Used".into(), key: key.to_owned(), account, record }
     }
 
     /// The regions that the account knows: its own, IAM's, those of which there are records, and one that nobody
@@ -179,7 +185,7 @@ impl State {
         let mut found: Vec<(Timestamp, Found)> = self
             .trail
             .iter()
-            .filter(|event| in_time(event.at))
+            .filter(|event| in_time(event.at) && event.account.as_deref() == account)
             // IAM is global; its records are in one region only, whatever region asks.
             .filter(|event| {
                 event.record["eventSource"] != "iam.amazonaws.com" || request.region == iam_region
@@ -207,7 +213,7 @@ impl State {
             .map(|(at, event)| {
                 let event = match event {
                     Found::Kept(event) => (*event).clone(),
-                    Found::Use(key, once) => self.use_record(key, *once),
+                    Found::Use(key, once) => self.use_record(key, account, *once),
                 };
                 json!({
                     "EventId": format!("event-{}", at.as_millisecond()),

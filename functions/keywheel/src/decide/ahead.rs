@@ -81,13 +81,14 @@ pub fn tell<'c>(
     let mut after = Warnings { users: kept(before, calendar), ..Warnings::default() };
     let mut telling = Vec::new();
     for soon in &calendar.soon {
-        if let Some(warned) = after.users.get(&soon.user) {
+        let user = calendar.name_of(soon);
+        if let Some(warned) = after.users.get(&user) {
             if ours(&warned.by) {
                 telling.push((warned.by, soon));
             }
         } else if !is_decided {
             let warned = Warned { due: soon.due, warned: now, by: campaign };
-            after.users.insert(soon.user.clone(), warned);
+            after.users.insert(user, warned);
             telling.push((campaign, soon));
         }
     }

@@ -117,7 +117,7 @@ pub fn begin(doc: &Campaign, mode: Mode, now: Timestamp) -> Next {
         ),
         Mode::Live if doc.keys() == 0 && doc.counts.unread > 0 => {
             let text = format!(
-                "Of what could be read nothing is due, and {} users, rows or regions could not be read.",
+                "Of what could be read nothing is due, and {} users, rows, regions or accounts could not be read.",
                 doc.counts.unread
             );
             end(Outcome::Stopped, "Unread", text, "The plan names each with its reason.")

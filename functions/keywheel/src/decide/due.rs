@@ -1,4 +1,4 @@
-//! Which keys of an account are due, and what a run over all of them would do.
+//! Which keys of an account, or of several, are due, and what a run over all of them would do.
 //!
 //! Whatever could not be read is skipped and said, never rotated.
 
@@ -19,7 +19,7 @@ use crate::fleet::rules::{Decided, Standing, Subject};
 use crate::ids::{AccessKeyId, SecretArn};
 use crate::key::{self, KeyFacts};
 
-pub use soon::{Calendar, Soon, calendar};
+pub use soon::{Calendar, Soon, calendar, calendar_of_all};
 
 /// How the credential report calls the account's root user.
 pub const ROOT: &str = "<root_account>";
@@ -38,29 +38,28 @@ pub fn to_look_at(policy: &FleetPolicy, estate: &Estate, now: Timestamp) -> Vec<
 
 /// The plan. `looks` holds the users that [`to_look_at`] named.
 pub fn plan(policy: &FleetPolicy, estate: &Estate, looks: &Looks, now: Timestamp) -> Plan {
-    let desk = Desk::new(policy, estate, now);
+    plan_over(policy, &[(estate, looks)], now)
+}
+
+/// The plan over several accounts. What is limited is limited for all of them together.
+pub fn plan_over(policy: &FleetPolicy, accounts: &[(&Estate, &Looks)], now: Timestamp) -> Plan {
     let (mut rotate, mut rest) = (Vec::new(), Vec::new());
-    rest.extend(desk.root());
-    for row in &estate.users {
-        match desk.managed(row) {
-            None => rest.extend(desk.unmanaged(row)),
-            Some(Err(line)) => rest.push(line),
-            Some(Ok(managed)) => {
-                let line = desk.verdict(row, &managed, looks.get(&row.user));
-                rest.extend(desk.two_keys(row, &managed, &line));
-                let list = if line.action == Action::Rotate { &mut rotate } else { &mut rest };
-                list.push(line);
-            }
-        }
-        rest.extend(desk.unused(row));
+    let mut desks = Vec::new();
+    for (estate, looks) in accounts {
+        let desk = Desk::new(policy, estate, now);
+        let (due, others): (Vec<Line>, Vec<Line>) =
+            desk.lines(looks).into_iter().partition(|line| line.action == Action::Rotate);
+        rotate.extend(due);
+        rest.extend(others);
+        desks.push(desk);
     }
-    rest.extend(desk.strangers());
-    rest.extend(desk.exemptions());
-    rest.extend(estate.blind.iter().map(|blind| desk.unread(blind)));
+    rest.extend(findings::exemptions(policy, &desks));
     // The canary first, then the oldest: if a limit cuts the list, what is left is the least urgent.
-    rotate.sort_by_key(|line| (line.wave, Reverse(line.age_days), line.user.clone()));
-    desk.limit(&mut rotate);
-    rest.sort_by(|a, b| (a.action, &a.user, a.code).cmp(&(b.action, &b.user, b.code)));
+    rotate.sort_by_key(|line| (line.wave, Reverse(line.age_days), line.user.clone(), line.account.clone()));
+    limit(policy, &mut rotate, now);
+    rest.sort_by(|a, b| {
+        (a.action, &a.account, &a.user, a.code).cmp(&(b.action, &b.account, &b.user, b.code))
+    });
     let (rotate, held): (Vec<Line>, Vec<Line>) =
         rotate.into_iter().partition(|line| line.action == Action::Rotate);
     Plan { lines: rotate.into_iter().chain(held).chain(rest).collect() }
@@ -87,6 +86,27 @@ impl<'a> Desk<'a> {
             by_user.entry(&secret.user).or_default().push(secret);
         }
         Self { policy, estate, by_user, now }
+    }
+
+    /// What there is to say of the account, but for the policy's exemptions.
+    fn lines(&self, looks: &Looks) -> Vec<Line> {
+        let mut lines = Vec::new();
+        lines.extend(self.root());
+        for row in &self.estate.users {
+            match self.managed(row) {
+                None => lines.extend(self.unmanaged(row)),
+                Some(Err(line)) => lines.push(line),
+                Some(Ok(managed)) => {
+                    let line = self.verdict(row, &managed, looks.get(&row.user));
+                    lines.extend(self.two_keys(row, &managed, &line));
+                    lines.push(line);
+                }
+            }
+            lines.extend(self.unused(row));
+        }
+        lines.extend(self.strangers());
+        lines.extend(self.estate.blind.iter().map(|blind| self.unread(blind)));
+        lines
     }
 
     fn line(&self, user: &str, action: Action, code: &'static str, why: impl Into<String>) -> Line {
@@ -216,6 +236,8 @@ impl<'a> Desk<'a> {
         if close.keys.is_empty() {
             return skip("NoKey", format!("It has no key: `keywheel rotate --user {user}` makes the first."));
         }
+        let given_up =
+            |key: &KeyFacts| close.retire.as_ref() == Some(&key.id) && close.keep.as_ref() != Some(&key.id);
         let current = match (&close.current, &close.keys[..]) {
             (Current::Key(id), keys) => {
                 let Some(key) = key::find(keys, id) else {
@@ -226,6 +248,9 @@ impl<'a> Desk<'a> {
             }
             // Whoever may not read the value takes the only key there is for the one it holds.
             (Current::Hidden(_), [key]) => key,
+            // Of two, the one that its owner does not give up. The run itself looks.
+            (Current::Hidden(_), [one, other]) if given_up(one) => other,
+            (Current::Hidden(_), [one, other]) if given_up(other) => one,
             (Current::Hidden(why), _) => {
                 let why = format!(
                     "It has {}, and which of them is current may not be read ({why}).",
@@ -279,7 +304,7 @@ impl<'a> Desk<'a> {
                 };
                 line(Action::Rotate, "Due", &current.id, format!("Its {age}.{hidden}"))
             }
-            [other] if close.retire.as_ref() == Some(&other.id) && close.keep.as_ref() != Some(&other.id) => {
+            [other] if given_up(other) => {
                 let why = format!("Its {age}; key {} is retired first, as its owner said.", other.id);
                 line(Action::Rotate, "Retire", &other.id, why)
             }
@@ -308,31 +333,31 @@ impl<'a> Desk<'a> {
             None => "Its key is not due.".to_owned(),
         }
     }
+}
 
-    /// Leaves no more to be rotated than the policy allows now. The list is in its order.
-    fn limit(&self, rotate: &mut [Line]) {
-        let limits = &self.policy.limits;
-        let frozen = limits.frozen(self.now);
-        let allowed = usize::try_from(limits.keys_per_run).unwrap_or(usize::MAX);
-        for (index, line) in rotate.iter_mut().enumerate() {
-            let (code, why) = match frozen {
-                Some(freeze) => {
-                    ("Frozen", format!("Nothing is rotated until {} ({}).", freeze.until, freeze.reason))
-                }
-                None if index >= allowed => {
-                    ("Limit", format!("A run rotates {allowed} keys; this one is for the next."))
-                }
-                None => continue,
-            };
-            *line = Line {
-                action: Action::Skip,
-                code,
-                why: format!("{} {why}", line.why),
-                wave: None,
-                terms: None,
-                ..line.clone()
-            };
-        }
+/// Leaves no more to be rotated than the policy allows now. The list is in its order.
+fn limit(policy: &FleetPolicy, rotate: &mut [Line], now: Timestamp) {
+    let limits = &policy.limits;
+    let frozen = limits.frozen(now);
+    let allowed = usize::try_from(limits.keys_per_run).unwrap_or(usize::MAX);
+    for (index, line) in rotate.iter_mut().enumerate() {
+        let (code, why) = match frozen {
+            Some(freeze) => {
+                ("Frozen", format!("Nothing is rotated until {} ({}).", freeze.until, freeze.reason))
+            }
+            None if index >= allowed => {
+                ("Limit", format!("A run rotates {allowed} keys; this one is for the next."))
+            }
+            None => continue,
+        };
+        *line = Line {
+            action: Action::Skip,
+            code,
+            why: format!("{} {why}", line.why),
+            wave: None,
+            terms: None,
+            ..line.clone()
+        };
     }
 }
 

@@ -72,16 +72,18 @@ pub struct Odd {
 }
 
 /// Why nobody needs to look at the making of a key, where that is known without asking. `create_roles` make keys for
-/// Keywheel: this installation's, and those of other stages in the same account.
+/// Keywheel: this installation's, in the key's account, and those of other stages.
 ///
 /// CloudTrail itself names the role whose session asked, so nobody else can pass for ours; a User-Agent or the name
 /// of a session anybody may choose.
-pub fn usual(made: &Made, create_roles: &[String], own_account: &str) -> Option<&'static str> {
-    if create_roles.iter().any(|role| made.by.as_ref() == Some(role)) {
-        return Some("a run of ours has made it");
-    }
-    let elsewhere = made.account.as_deref().is_some_and(|account| account != own_account);
-    elsewhere.then_some("it is another account's")
+pub fn usual(made: &Made, create_roles: &[String]) -> Option<&'static str> {
+    let ours = create_roles.iter().any(|role| made.by.as_ref() == Some(role));
+    ours.then_some("a run of ours has made it")
+}
+
+/// The account of a key that is not of the installation's own. Where it is not known, that is no reason to look away.
+pub fn elsewhere<'m>(made: &'m Made, own_account: &str) -> Option<&'m str> {
+    made.account.as_deref().filter(|account| *account != own_account)
 }
 
 /// A key of a managed user that no run of ours has made.
@@ -158,20 +160,24 @@ mod tests {
 
     #[test]
     fn only_the_role_itself_passes_for_ours() {
-        let own = "111122223333";
         let (prod, test) = (ROLE.to_owned(), ROLE.replace("prod", "test"));
         let roles = [prod, test.clone()];
-        assert!(usual(&made(1, 0, Some(ROLE)), &roles, own).is_some());
-        assert!(usual(&made(1, 0, Some(&test)), &roles, own).is_some());
-        assert_eq!(usual(&made(1, 0, Some(&test)), &roles[..1], own), None);
+        assert!(usual(&made(1, 0, Some(ROLE)), &roles).is_some());
+        assert!(usual(&made(1, 0, Some(&test)), &roles).is_some());
+        assert_eq!(usual(&made(1, 0, Some(&test)), &roles[..1]), None);
         let session = "arn:aws:sts::111122223333:assumed-role/keywheel-prod-create-key/x";
         for by in [Some(ADMIN), Some(session), None] {
-            assert_eq!(usual(&made(1, 0, by), &roles, own), None, "{by:?}");
+            assert_eq!(usual(&made(1, 0, by), &roles), None, "{by:?}");
         }
-        let elsewhere = Made { account: Some("999988887777".into()), ..made(1, 0, Some(ADMIN)) };
-        assert!(usual(&elsewhere, &roles, own).is_some());
-        // Whose it is, is not known: not a reason to look away.
-        assert_eq!(usual(&Made { account: None, ..elsewhere }, &roles, own), None);
+    }
+
+    #[test]
+    fn a_key_of_another_account_is_told_from_one_of_which_that_is_not_known() {
+        let own = "111122223333";
+        let there = Made { account: Some("999988887777".into()), ..made(1, 0, Some(ADMIN)) };
+        assert_eq!(elsewhere(&there, own), Some("999988887777"));
+        assert_eq!(elsewhere(&made(1, 0, Some(ADMIN)), own), None);
+        assert_eq!(elsewhere(&Made { account: None, ..there }, own), None);
     }
 
     #[test]

@@ -90,6 +90,12 @@ impl FleetPolicy {
                 found.push(Mistake::new(place, format!("{region} is named twice")));
             }
         }
+        for (index, account) in self.accounts.iter().enumerate() {
+            if self.accounts[..index].contains(account) {
+                let what = format!("{} is named twice", account.as_str());
+                found.push(Mistake::new(format!("accounts[{index}]"), what));
+            }
+        }
         if self.unused_after < SHORTEST_QUIET_WINDOW {
             let what = format!("IAM's records cannot answer for less than {SHORTEST_QUIET_WINDOW}");
             found.push(Mistake::new("unused_after", what));
@@ -133,7 +139,7 @@ impl FleetPolicy {
 }
 
 /// The fields that hold lists.
-const LISTS: [&str; 4] = ["rules", "exemptions", "freeze", "regions"];
+const LISTS: [&str; 5] = ["rules", "exemptions", "freeze", "regions", "accounts"];
 
 /// A list where none belongs: serde would take its items for a struct's fields, in their order. And a field without a
 /// value, which YAML has for `user:` with nothing behind it: taken for a field that is left out, it would widen a rule

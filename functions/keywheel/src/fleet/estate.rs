@@ -77,6 +77,11 @@ pub enum Source {
 /// Something that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blind {
+    /// The whole account.
+    Account {
+        /// Why not.
+        why: String,
+    },
     /// The secrets of a region.
     Region {
         /// Which.
@@ -119,6 +124,26 @@ pub struct Estate {
     pub secrets: Vec<Tagged>,
     /// What could not be read.
     pub blind: Vec<Blind>,
+}
+
+impl Estate {
+    /// An account that could not be read.
+    pub fn unread(account: &str, regions: &[String], why: String) -> Self {
+        Self {
+            account: account.to_owned(),
+            regions: regions.to_vec(),
+            source: Source::Lists(why.clone()),
+            users: Vec::new(),
+            root_key: None,
+            secrets: Vec::new(),
+            blind: vec![Blind::Account { why }],
+        }
+    }
+
+    /// Whether nothing of it could be read.
+    pub fn is_unread(&self) -> bool {
+        self.blind.iter().any(|blind| matches!(blind, Blind::Account { .. }))
+    }
 }
 
 /// What AWSCURRENT names.

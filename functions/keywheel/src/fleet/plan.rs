@@ -56,7 +56,16 @@ impl Line {
 
     /// Whether it is there because something could not be read.
     pub fn is_unread(&self) -> bool {
-        ["Unread", "AgeUnknown", "RegionUnread", "RowUnread", "UserUnread", "RootUnread"].contains(&self.code)
+        let codes = [
+            "Unread",
+            "AgeUnknown",
+            "AccountUnread",
+            "RegionUnread",
+            "RowUnread",
+            "UserUnread",
+            "RootUnread",
+        ];
+        codes.contains(&self.code)
     }
 }
 

@@ -14,6 +14,7 @@
 //!   freeze:
 //!     - {from: 2026-12-20T00:00:00Z, until: 2027-01-04T00:00:00Z, reason: year end}
 //! regions: [eu-west-1]
+//! accounts: ["444455556666"]
 //! ```
 //!
 //! Everything may be left out. The first rule that fits a user decides for it, unless its secret's tag
@@ -403,6 +404,9 @@ pub struct FleetPolicy {
     /// Where managed secrets are; empty: in the installation's region.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub regions: Vec<String>,
+    /// The accounts whose users are rotated beside those of the installation's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<AccountId>,
     /// After how long without use a key is reported as unused.
     #[serde(default = "unused_after")]
     pub unused_after: Span,
@@ -416,6 +420,7 @@ impl Default for FleetPolicy {
             exemptions: Vec::new(),
             limits: Limits::default(),
             regions: Vec::new(),
+            accounts: Vec::new(),
             unused_after: unused_after(),
         }
     }
@@ -425,6 +430,11 @@ impl FleetPolicy {
     /// What holds where no rule fits.
     pub fn usual(&self) -> Terms {
         Terms::default().with(&self.defaults)
+    }
+
+    /// The accounts beside the installation's own, which may be named among them.
+    pub fn other_accounts(&self, own: &str) -> Vec<&str> {
+        self.accounts.iter().map(AccountId::as_str).filter(|account| *account != own).collect()
     }
 
     /// Whether anybody is told of a key before it is due.
@@ -509,6 +519,14 @@ mod tests {
             assert_eq!(limits.frozen(at(now)).is_some(), frozen, "{now}");
             assert_eq!(limits.freezes_left(at(now)).len(), left, "{now}");
         }
+    }
+
+    #[test]
+    fn the_installations_own_account_is_no_other_one() {
+        let json = r#"{"accounts": ["444455556666", 111122223333, "012345678901"]}"#;
+        let policy: FleetPolicy = serde_json::from_str(json).unwrap();
+        assert_eq!(policy.other_accounts("111122223333"), ["444455556666", "012345678901"]);
+        assert_eq!(FleetPolicy::default().other_accounts("111122223333"), [""; 0]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct Warnings {
     /// By campaign, the execution whose document carries its warnings, where that is not known to have told them.
     #[serde(default)]
     pub carried: BTreeMap<RunId, String>,
-    /// By user, the last warning.
+    /// By user, the last warning; those of other accounts as [`crate::decide::due::Calendar`] calls them.
     #[serde(default)]
     pub users: BTreeMap<String, Warned>,
 }

@@ -31,6 +31,7 @@ fn calendar(users: &[(&str, i64)]) -> Calendar {
         due: users.iter().map(|(user, due)| ((*user).to_owned(), Some(days(*due)))).collect(),
         soon: users.iter().map(soon).collect(),
         complete: true,
+        ..Calendar::default()
     }
 }
 
@@ -153,8 +154,8 @@ fn users_that_are_gone_or_rotated_are_forgotten_and_unknown_ones_are_not() {
     };
     let with = |due: Option<Timestamp>| Calendar {
         due: [("b".to_owned(), due)].into(),
-        soon: Vec::new(),
         complete: true,
+        ..Calendar::default()
     };
     // `a` is gone.
     assert_eq!(left(&with(Some(days(3)))), ["b"]);

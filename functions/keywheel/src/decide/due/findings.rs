@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Desk, Managed, ROOT};
 use crate::clock::after;
+use crate::fleet::FleetPolicy;
 use crate::fleet::estate::{Blind, Row, Slot, Source, Used};
 use crate::fleet::plan::{Action, Line};
 use crate::fleet::policy::Exemption;
@@ -104,6 +105,9 @@ impl Desk<'_> {
     }
 
     pub(super) fn root(&self) -> Option<Line> {
+        if self.estate.is_unread() {
+            return None;
+        }
         let (code, why) = match self.estate.root_key {
             Some(false) => return None,
             Some(true) => {
@@ -116,6 +120,11 @@ impl Desk<'_> {
 
     pub(super) fn unread(&self, blind: &Blind) -> Line {
         let (user, code, why) = match blind {
+            Blind::Account { why } => (
+                "",
+                "AccountUnread",
+                format!("The account could not be read ({why}): its users are skipped."),
+            ),
             Blind::Region { region, why } => {
                 let why =
                     format!("The secrets of {region} could not be listed ({why}): their users are skipped.");
@@ -139,7 +148,7 @@ impl Desk<'_> {
         let mut known: BTreeSet<&str> = self.estate.users.iter().map(|row| row.user.as_str()).collect();
         known.extend(self.estate.blind.iter().filter_map(|blind| match blind {
             Blind::Row { user, .. } | Blind::User { user, .. } => Some(user.as_str()),
-            Blind::Region { .. } => None,
+            Blind::Region { .. } | Blind::Account { .. } => None,
         }));
         let when = match &self.estate.source {
             Source::Report(at) => format!(" when it made its report ({at})"),
@@ -154,8 +163,8 @@ impl Desk<'_> {
             .collect()
     }
 
-    /// Exemptions that end, have ended, or are for nobody: a name that is mistyped exempts no one.
-    pub(super) fn exemptions(&self) -> Vec<Line> {
+    /// Exemptions that end, have ended, or are for nobody here, each with its place in the policy.
+    fn exemptions(&self) -> Vec<(usize, Line)> {
         let mut found = Vec::new();
         let soon =
             self.now.saturating_add(ENDS_SOON).unwrap_or(Timestamp::MAX).to_zoned(TimeZone::UTC).date();
@@ -165,7 +174,7 @@ impl Desk<'_> {
             .iter()
             .filter_map(|row| self.policy.exemption(&self.subject(row), self.now))
             .collect();
-        for exemption in &self.policy.exemptions {
+        for (index, exemption) in self.policy.exemptions.iter().enumerate() {
             let Exemption { user, until, owner, .. } = exemption;
             let elsewhere = |account: &str| account != self.estate.account;
             if exemption.account.as_ref().is_some_and(|account| elsewhere(account.as_str())) {
@@ -182,10 +191,32 @@ impl Desk<'_> {
                 }
                 Some(Standing::Holds) => continue,
                 None if self.estate.users.iter().any(|row| rules::names(user, &row.user)) => continue,
-                None => ("ExemptionFitsNobody", format!("No user has the name of this exemption ({owner}).")),
+                None => (FITS_NOBODY, format!("No user has the name of this exemption ({owner}).")),
             };
-            found.push(self.line(user, Action::Find, code, why));
+            found.push((index, self.line(user, Action::Find, code, why)));
         }
         found
     }
+}
+
+const FITS_NOBODY: &str = "ExemptionFitsNobody";
+
+/// Exemptions that end, have ended, or are for nobody: a name that is mistyped exempts no one. One that is for every
+/// account fits nobody where it does so in all of them, which of an account that could not be read is not known.
+pub(super) fn exemptions(policy: &FleetPolicy, desks: &[Desk<'_>]) -> Vec<Line> {
+    let is_dark = desks.iter().any(|desk| desk.estate.is_unread());
+    let read = desks.iter().filter(|desk| !desk.estate.is_unread());
+    let found: Vec<(usize, Line)> = read.flat_map(Desk::exemptions).collect();
+    let is_everywhere = |index: usize| {
+        let fits_nobody = found.iter().filter(|(other, line)| *other == index && line.code == FITS_NOBODY);
+        !is_dark && fits_nobody.count() == desks.len()
+    };
+    let (mut lines, mut told) = (Vec::new(), BTreeSet::new());
+    for (index, line) in &found {
+        let everywhere = policy.exemptions[*index].account.is_none() && line.code == FITS_NOBODY;
+        if !everywhere || is_everywhere(*index) && told.insert(*index) {
+            lines.push(line.clone());
+        }
+    }
+    lines
 }

@@ -4,7 +4,7 @@
 //! What that costs: the report is up to four hours old, so that of a key that was rotated since somebody may still be
 //! told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -35,12 +35,50 @@ pub struct Soon {
 /// When keys are due.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Calendar {
-    /// By managed user; `None` where it is not known.
+    /// By managed user; `None` where it is not known. Those of other accounts than the installation's own are called
+    /// `<account>/<user>`: no user's name has a slash.
     pub due: BTreeMap<String, Option<Timestamp>>,
     /// The keys that are due soon, in their order.
     pub soon: Vec<Soon>,
+    /// The accounts that are not the installation's own.
+    pub elsewhere: BTreeSet<String>,
     /// Whether everything could be read: who is not in `due` is then no managed user any more.
     pub complete: bool,
+}
+
+impl Calendar {
+    /// What a user is called in `due`.
+    pub fn name_of(&self, soon: &Soon) -> String {
+        if self.elsewhere.contains(&soon.account) {
+            called(&soon.account, &soon.user)
+        } else {
+            soon.user.clone()
+        }
+    }
+}
+
+/// What a user of another account is called.
+fn called(account: &str, user: &str) -> String {
+    format!("{account}/{user}")
+}
+
+/// When the keys of several accounts are due; the first one is the installation's own.
+pub fn calendar_of_all(policy: &FleetPolicy, estates: &[&Estate], now: Timestamp) -> Calendar {
+    let mut all = Calendar { complete: true, ..Calendar::default() };
+    for (index, estate) in estates.iter().enumerate() {
+        let one = calendar(policy, estate, now);
+        all.complete &= one.complete;
+        all.soon.extend(one.soon);
+        if index == 0 {
+            all.due.extend(one.due);
+        } else {
+            let account = &estate.account;
+            all.due.extend(one.due.into_iter().map(|(user, due)| (called(account, &user), due)));
+            all.elsewhere.insert(account.clone());
+        }
+    }
+    all.soon.sort_by(|a, b| (a.due, &a.user, &a.account).cmp(&(b.due, &b.user, &b.account)));
+    all
 }
 
 /// When the keys of an account are due.

@@ -81,9 +81,9 @@ fn after_look(look: Look) -> Line {
     plan.lines.into_iter().next().unwrap()
 }
 
-/// The plan where IAM says the same of every user as its report, and the first key is current.
-fn planned(policy: &FleetPolicy, estate: &Estate) -> Plan {
-    let looks = to_look_at(policy, estate, now())
+/// What is seen where IAM says the same of every user as its report, and the first key is current.
+fn looks(policy: &FleetPolicy, estate: &Estate) -> Looks {
+    to_look_at(policy, estate, now())
         .into_iter()
         .map(|(user, _)| {
             let row = estate.users.iter().find(|row| row.user == user).unwrap();
@@ -92,8 +92,24 @@ fn planned(policy: &FleetPolicy, estate: &Estate) -> Plan {
             let close = close(&user, &ages);
             (user, Look::Seen(close))
         })
-        .collect();
-    plan(policy, estate, &looks, now())
+        .collect()
+}
+
+/// The plan where that is seen.
+fn planned(policy: &FleetPolicy, estate: &Estate) -> Plan {
+    plan(policy, estate, &looks(policy, estate), now())
+}
+
+/// The plan over these accounts, where that is seen in each.
+fn planned_over(policy: &FleetPolicy, estates: &[&Estate]) -> Plan {
+    let seen: Vec<Looks> = estates.iter().map(|estate| looks(policy, estate)).collect();
+    let all: Vec<(&Estate, &Looks)> = estates.iter().copied().zip(&seen).collect();
+    plan_over(policy, &all, now())
+}
+
+/// The account is another one.
+fn there(estate: Estate) -> Estate {
+    Estate { account: "444455556666".into(), ..estate }
 }
 
 fn codes(plan: &Plan) -> Vec<(&str, Action, &str)> {
@@ -198,6 +214,12 @@ fn a_key_whose_owner_wants_it_retired_goes_first_unless_it_is_kept() {
     ] {
         assert_eq!(after_look(Look::Seen(odd)).code, "TwoKeys");
     }
+    // Who may not read the value takes the other one for current, also where it is the second.
+    for (retired, current) in [(1, 100), (0, 300)] {
+        let hidden = Current::Hidden("denied".into());
+        let line = after_look(Look::Seen(Close { retire: Some(key_id(retired)), current: hidden, ..two() }));
+        assert_eq!((line.code, line.key_id, line.age_days), ("Retire", Some(key_id(retired)), Some(current)));
+    }
     let kept = Close { retire: Some(key_id(1)), keep: Some(key_id(0)), ..two() };
     assert_eq!(after_look(Look::Seen(kept)).code, "Retire");
     let mut off = Close { retire: Some(key_id(1)), ..two() };
@@ -254,6 +276,62 @@ fn an_exemption_skips_warns_before_it_ends_and_is_told_after() {
         {"user": "old", "owner": "o", "reason": "r", "until": "2026-12-31"}]}));
     let lonely = planned(&policy, &estate(vec![row("old", &[400])], Vec::new()));
     assert_eq!(codes(&lonely), [("", Action::Find, ""); 0]);
+}
+
+#[test]
+fn over_several_accounts_waves_ages_and_limits_are_those_of_all_together() {
+    let policy = policy(json!({
+        "rules": [{"name": "there", "match": {"account": "444455556666"}, "set": {"wave": 0}}],
+        "limits": {"keys_per_run": 2}}));
+    let here = all_managed(vec![row("a", &[100]), row("b", &[300]), row("young", &[1])]);
+    let there = there(all_managed(vec![row("a", &[95]), row("young", &[1])]));
+    let plan = planned_over(&policy, &[&here, &there]);
+    let lines: Vec<(&str, &str, &str)> =
+        plan.lines.iter().map(|line| (line.account.as_str(), line.user.as_str(), line.code)).collect();
+    assert_eq!(
+        lines,
+        [
+            ("444455556666", "a", "Due"),
+            ("111122223333", "b", "Due"),
+            ("111122223333", "a", "Limit"),
+            ("111122223333", "young", "NotDue"),
+            ("444455556666", "young", "NotDue"),
+        ]
+    );
+    assert_eq!(plan.lines[0].rule.as_deref(), Some("there"));
+}
+
+#[test]
+fn an_account_that_could_not_be_read_is_one_finding_and_no_others_matter() {
+    let here = all_managed(vec![row("a", &[100])]);
+    let regions = ["eu-west-1".to_owned()];
+    let dark = Estate::unread("777788889999", &regions, "denied".into());
+    let policy = FleetPolicy::default();
+    let plan = planned_over(&policy, &[&here, &dark]);
+    assert_eq!(codes(&plan), [("a", Action::Rotate, "Due"), ("", Action::Find, "AccountUnread")]);
+    let line = &plan.lines[1];
+    assert!(line.is_unread() && line.why.contains("(denied)"), "{}", line.why);
+    assert_eq!((plan.lines[0].account.as_str(), line.account.as_str()), ("111122223333", "777788889999"));
+    assert!(dark.is_unread() && !here.is_unread());
+}
+
+#[test]
+fn an_exemption_for_every_account_fits_nobody_only_where_it_does_so_in_all_of_them() {
+    let policy = policy(json!({"exemptions": [
+        {"user": "b", "owner": "o", "reason": "r", "until": "2026-12-31"},
+        {"user": "c", "account": "444455556666", "owner": "o", "reason": "r", "until": "2026-12-31"}]}));
+    let here = all_managed(vec![row("a", &[1])]);
+    let (without, with) = (there(here.clone()), there(all_managed(vec![row("b", &[1])])));
+    let dark = Estate::unread("777788889999", &[], "denied".into());
+    let found = |estates: &[&Estate]| {
+        let plan = planned_over(&policy, estates);
+        let lines = plan.lines.iter().filter(|line| line.code == "ExemptionFitsNobody");
+        lines.map(|line| line.user.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&[&here]), ["b"]);
+    assert_eq!(found(&[&here, &without]), ["b", "c"]);
+    assert_eq!(found(&[&here, &with]), ["c"]);
+    assert_eq!(found(&[&here, &without, &dark]), ["c"]);
 }
 
 #[test]

@@ -110,6 +110,11 @@ fn every_kind_of_mistake_is_named_at_its_place() {
         (json!({"limits": {"failure_tolerance_percent": 101}}), "limits.failure_tolerance_percent", "100"),
         (json!({"regions": ["Ireland"]}), "regions[0]", "such as eu-west-1"),
         (json!({"regions": ["eu-west-1", "eu-west-1"]}), "regions[1]", "twice"),
+        (json!({"accounts": ["4444"]}), "accounts[0]", "12 digits, in quotes"),
+        (json!({"accounts": ["444455556666", 44_455_556_666_u64]}), "accounts[1]", "12 digits, in quotes"),
+        (json!({"accounts": ["444455556666", 444_455_556_666_u64]}), "accounts[1]", "named twice"),
+        (json!({"accounts": [["444455556666"]]}), "accounts[0]", "a list stands"),
+        (json!({"accounts": "444455556666"}), "accounts", "expected a sequence"),
         (json!({"unused_after": "1h"}), "unused_after", "cannot answer"),
     ];
     assert!(table.len() >= 30);

@@ -120,6 +120,7 @@ fn everything() -> Value {
             ],
         },
         "regions": ["eu-west-1"],
+        "accounts": ["444455556666"],
         "unused_after": "60d",
     });
     assert!(fits(schema(), &policy));
@@ -228,6 +229,9 @@ fn values() -> Vec<Value> {
         json!({}),
         json!(["eu-west-1"]),
         json!(["eu-west-1", "eu-west-1"]),
+        json!(["111122223333", "444455556666"]),
+        json!(["111122223333", "111122223333"]),
+        json!(["111122223333", "4444"]),
         json!({"team": 1}),
         json!("a".repeat(64)),
         json!("a".repeat(65)),

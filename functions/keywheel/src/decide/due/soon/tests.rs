@@ -161,6 +161,21 @@ fn who_is_not_managed_is_not_in_it_and_what_stands_against_a_user_makes_its_day_
 }
 
 #[test]
+fn users_of_other_accounts_are_told_apart_from_those_of_the_same_name_here() {
+    let here = estate(vec![due_in("a", 2 * DAY), due_in("b", 4 * DAY)]);
+    let there = Estate { account: "444455556666".into(), ..estate(vec![due_in("a", 3 * DAY)]) };
+    let all = calendar_of_all(&week(), &[&here, &there], now());
+    let named: Vec<String> = all.soon.iter().map(|soon| all.name_of(soon)).collect();
+    assert_eq!(named, ["a", "444455556666/a", "b"]);
+    assert_eq!(all.due.keys().collect::<Vec<_>>(), ["444455556666/a", "a", "b"]);
+    assert!(all.complete);
+    assert_eq!(calendar_of_all(&week(), &[&here], now()), calendar(&week(), &here, now()));
+    // One that cannot be read is no reason to forget whom its owners were warned of.
+    let dark = Estate::unread("444455556666", &[], "denied".into());
+    assert!(!calendar_of_all(&week(), &[&here, &dark], now()).complete);
+}
+
+#[test]
 fn a_warning_may_come_a_year_ahead() {
     let year = policy(json!({"defaults": {"max_age": "366d", "warn": "365d"}}));
     assert_eq!(soon(&year, &estate(vec![row("a", vec![key(-2 * DAY)])])), ["a"]);
