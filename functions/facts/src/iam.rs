@@ -1,5 +1,7 @@
 //! What IAM knows of users and keys.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_iam::Client;
 use aws_sdk_iam::types::{AccessKeyMetadata, StatusType};
 use keywheel::key::{KeyFacts, KeyStatus, LastUse};
@@ -26,6 +28,8 @@ pub struct User {
     pub retire: Option<AccessKeyId>,
     /// The key to be kept.
     pub keep: Option<AccessKeyId>,
+    /// All its tags.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// The user, or `None` where there is none.
@@ -44,13 +48,16 @@ pub async fn user(iam: &Client, name: &UserName) -> Result<Option<User>, StepErr
     let Some(user) = reply.user else {
         return Err(StepError::Conflict(format!("IAM answered for user {name} without the user")));
     };
-    let tag = |name: &str| user.tags().iter().find(|tag| tag.key() == name).map(|tag| tag.value().to_owned());
+    let tags: BTreeMap<String, String> =
+        user.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect();
+    let tag = |name: &str| tags.get(name).cloned();
     let key = |name: &str| tag(name).and_then(|id| id.parse().ok());
     Ok(Some(User {
         facts: UserFacts { name: name.clone(), arn: user.arn().to_owned(), id: user.user_id().to_owned() },
         secret: tag(TAG_SECRET),
         retire: key(TAG_RETIRE),
         keep: key(TAG_KEEP),
+        tags,
     }))
 }
 
