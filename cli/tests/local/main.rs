@@ -8,5 +8,7 @@
 )]
 
 mod cloud;
+mod credentials;
+mod enrol;
 mod plan;
 mod way_out;
