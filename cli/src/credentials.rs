@@ -1,8 +1,8 @@
 //! `keywheel credentials`: the current pair of a secret, as an AWS SDK's `credential_process` takes it.
 //!
 //! A program that cannot be changed holds its key through this: it asks its SDK, the SDK asks here, and after a
-//! rotation it has the new pair within the time that it may keep the old one. That time is far shorter than any
-//! overlap, and at most the hour that rotations reckon with by default. Nothing is kept in a file.
+//! rotation it has the new pair within the time that it may keep the old one: at most the hour that rotations reckon
+//! with by default, and by default half of that. Nothing is kept in a file.
 //!
 //! With `--session` the program gets a session of the pair's user instead. It outlives the pair's rotation (a key
 //! that is made Inactive ends no session), and cannot call IAM; a leak's containment ends it.
@@ -94,7 +94,7 @@ async fn read(config: &SdkConfig, id: &str) -> Result<(AccessKeyId, SecretAccess
         Err(error) => {
             let error = StepError::from_sdk("secretsmanager:GetSecretValue", &error);
             if error.is_refused(&["ResourceNotFoundException"]) {
-                let region = config.region().map_or("this region", |region| region.as_ref());
+                let region = config.region().map_or_else(|| "this region".to_owned(), ToString::to_string);
                 return Err(Trouble::new(
                     format!("There is no secret {id} in {region}, or it has no value yet."),
                     "Check its name and --region; of another account, give its ARN. `keywheel enroll --create-secret` makes one.",

@@ -16,7 +16,7 @@ Examples:
   keywheel enroll --user svc-mail --secret app/mail --create-secret        its first run makes the first key
   keywheel enroll --user svc-mail --secret app/mail --create-secret --import-profile mailer
   pass show aws/mailer | keywheel enroll --user svc-mail --secret app/mail --import-stdin --yes
-  keywheel enroll --user svc-mail --secret app/mail --readers arn:aws:iam::111122223333:role/mailer
+  keywheel enroll --user svc-mail --secret app/mail --readers arn:aws:iam::<account>:role/mailer
   keywheel enroll --from users.csv                             its first line: user,secret,owner,retire
   keywheel enroll --user svc-mail --secret app/mail --yes      in scripts
 
