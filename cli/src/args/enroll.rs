@@ -33,7 +33,7 @@ pub(crate) struct Enroll {
     #[arg(long, value_name = "NAME", requires = "secret")]
     pub(crate) user: Option<String>,
     /// The secret that holds the user's key: name or ARN
-    #[arg(long, value_name = "ID", requires = "user")]
+    #[arg(long, value_name = "ID", conflicts_with = "from")]
     pub(crate) secret: Option<String>,
     /// A list of users in CSV, with the columns user, secret, owner and retire; - for standard input
     #[arg(long, value_name = "FILE")]
@@ -42,22 +42,22 @@ pub(crate) struct Enroll {
     #[arg(long)]
     pub(crate) create_secret: bool,
     /// Store the pair that standard input holds
-    #[arg(long, requires = "user", conflicts_with = "import_profile")]
+    #[arg(long, conflicts_with_all = ["import_profile", "from"])]
     pub(crate) import_stdin: bool,
     /// Store the pair of this profile of the AWS configuration
-    #[arg(long, value_name = "PROFILE", requires = "user")]
+    #[arg(long, value_name = "PROFILE", conflicts_with = "from")]
     pub(crate) import_profile: Option<String>,
     /// A key of this user, not the one in the secret, that is to be retired as well
-    #[arg(long, value_name = "KEYID", requires = "user")]
+    #[arg(long, value_name = "KEYID", conflicts_with = "from")]
     pub(crate) retire: Option<String>,
     /// Whom to tell of this key: the secret's tag keywheel:owner
-    #[arg(long, value_name = "OWNER", requires = "user")]
+    #[arg(long, value_name = "OWNER", conflicts_with = "from")]
     pub(crate) owner: Option<String>,
     /// The roles and users that alone may read the secret's value
-    #[arg(long, value_name = "ARN", num_args = 1.., requires = "user")]
+    #[arg(long, value_name = "ARN", num_args = 1.., conflicts_with = "from")]
     pub(crate) readers: Vec<String>,
     /// A Terraform state, in which the user's key is looked for
-    #[arg(long, value_name = "FILE", requires = "user")]
+    #[arg(long, value_name = "FILE", conflicts_with = "from")]
     pub(crate) terraform_state: Option<PathBuf>,
     /// Do not ask
     #[arg(long, short)]
