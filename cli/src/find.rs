@@ -8,7 +8,7 @@
 use aws_sdk_sfn::types::ExecutionStatus;
 use facts::secrets::{CURRENT, PENDING, Secret};
 use jiff::Timestamp;
-use keywheel::{RunId, StepError};
+use keywheel::{RunId, SecretArn, StepError};
 use tokio::task::JoinSet;
 
 use crate::error::{Result, Trouble};
@@ -101,6 +101,19 @@ pub(crate) async fn running(place: &Place) -> Result<Vec<Run>> {
         ids.extend(page.executions().iter().map(|row| row.name().to_owned()));
     }
     describe_all(place, ids).await
+}
+
+/// A run that is at work on a secret. One that has its outcome is not, though it may still be telling people; one
+/// whose request cannot be understood may be at work on anything.
+pub(crate) async fn at_work(place: &Place, secret: &SecretArn, name: &str) -> Result<Option<Run>> {
+    let running = running(place).await?;
+    for mut run in running.into_iter().filter(|run| run.request.is_none() || run.names(secret, name)) {
+        run::complete(place, &mut run).await?;
+        if run.is_under_way() {
+            return Ok(Some(run));
+        }
+    }
+    Ok(None)
 }
 
 fn listing_failed(place: &Place, error: &StepError) -> Trouble {

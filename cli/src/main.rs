@@ -4,6 +4,7 @@ mod args;
 mod audit;
 mod campaign;
 mod containment;
+mod credentials;
 mod doctor;
 mod drill;
 mod emergency;
@@ -13,6 +14,7 @@ mod find;
 mod fleet;
 mod follow;
 mod incident;
+mod input;
 mod key;
 mod keys;
 mod managed;
@@ -31,6 +33,7 @@ mod story;
 mod switches;
 mod time;
 mod triage;
+mod unenroll;
 
 use std::process::ExitCode;
 
@@ -44,7 +47,9 @@ use crate::place::Place;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let out = Out::new(cli.common.json);
+    // To an SDK, JSON on standard output is a pair: trouble is never told there.
+    let is_pair = matches!(cli.command, Command::Credentials(_));
+    let out = Out::new(cli.common.json && !is_pair);
     let exit = dispatch(&cli, &out).await.unwrap_or_else(|trouble| {
         out.trouble(None, &trouble);
         Exit::Refused
@@ -56,6 +61,9 @@ async fn dispatch(cli: &Cli, out: &Out) -> Result<Exit> {
     let place = || Place::find(&cli.common);
     match &cli.command {
         Command::Enroll(args) => enroll::run(&place().await?, out, args).await,
+        Command::Unenroll(args) => unenroll::run(&place().await?, out, args).await,
+        // A place costs a call that a program would wait for each time.
+        Command::Credentials(args) => credentials::run(&cli.common, out, args).await,
         Command::Rotate(args) => rotate::run(&place().await?, out, args).await,
         Command::Status(args) => status::run(&place().await?, out, args).await,
         Command::Resume(args) => resume::run(&place().await?, out, args).await,

@@ -49,6 +49,21 @@ impl Out {
         let _ = writeln!(self.stdout.lock(), "{json}");
     }
 
+    /// Hands a secret to the program at the other end of standard output, whole, or says that it could not. A screen
+    /// and its scrollback are no such end.
+    pub(crate) fn hand_over(&self, text: &str) -> Result<()> {
+        let mut stdout = self.stdout.lock();
+        let sent = stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n"));
+        sent.and_then(|()| stdout.flush()).map_err(|error| {
+            Trouble::new(format!("Standard output did not take the pair: {error}."), "Run it again.")
+        })
+    }
+
+    /// Whether the result would be shown on a screen.
+    pub(crate) fn is_screen(&self) -> bool {
+        self.stdout.is_terminal()
+    }
+
     /// A part of the result, for programs.
     pub(crate) fn json(&self, value: &Value) {
         if self.json {

@@ -39,21 +39,8 @@ impl Place {
     /// Finds out who and where we are. Every later answer would be a riddle where this one is wrong.
     pub(crate) async fn find(common: &Common) -> Result<Self> {
         stage_is_valid(&common.stage)?;
-        if let Some(region) = &common.region {
-            names::region(region)?;
-        }
-        let config = config(common).await;
-        let Some(region) = config.region().map(|region| region.as_ref().to_owned()) else {
-            return Err(Trouble::new(
-                "No region is set.",
-                "Give --region, set AWS_REGION, or name a region in the profile.",
-            ));
-        };
+        let (config, region) = configured(common).await?;
         let endpoint = config.endpoint_url().map(str::to_owned);
-        if !endpoint.as_deref().is_some_and(is_loopback) {
-            names::region(&region)?;
-        }
-        credentials_exist(&config, common.profile.as_deref()).await?;
         let caller =
             aws_sdk_sts::Client::new(&config).get_caller_identity().send().await.map_err(|error| {
                 nobody_answers(StepError::from_sdk("sts:GetCallerIdentity", &error), endpoint.as_deref())
@@ -207,6 +194,25 @@ impl Place {
     pub(crate) fn trail(&self, region: &str) -> aws_sdk_cloudtrail::Client {
         aws_sdk_cloudtrail::Client::new(&keywheel::aws::in_region(&self.config, region))
     }
+}
+
+/// The configuration of this invocation and its region, with credentials in it.
+pub(crate) async fn configured(common: &Common) -> Result<(SdkConfig, String)> {
+    if let Some(region) = &common.region {
+        names::region(region)?;
+    }
+    let config = config(common).await;
+    let Some(region) = config.region().map(|region| region.as_ref().to_owned()) else {
+        return Err(Trouble::new(
+            "No region is set.",
+            "Give --region, set AWS_REGION, or name a region in the profile.",
+        ));
+    };
+    if !config.endpoint_url().is_some_and(is_loopback) {
+        names::region(&region)?;
+    }
+    credentials_exist(&config, common.profile.as_deref()).await?;
+    Ok((config, region))
 }
 
 async fn config(common: &Common) -> SdkConfig {

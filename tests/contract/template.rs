@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use support::functions::NAMES;
-use support::repository::{MACHINES, machine, references, states, template, text, texts, without_tests};
+use support::repository::{
+    MACHINES, machine, references, states, template, text, texts, walk, without_tests,
+};
 use support::walker::{function, kebab};
 
 use crate::is_own_service;
@@ -221,6 +223,34 @@ fn the_bucket_is_named_in_a_parameter_of_its_stage() {
     assert_eq!(parameter["Name"]["!Sub"], "/keywheel/${Stage}/bucket");
     assert_eq!(parameter["Type"], "String");
     assert_eq!(parameter["Value"]["!Ref"], "Bucket");
+}
+
+/// A secret's policy lets these in and refuses everybody else: one that is missing could rotate nothing.
+#[test]
+fn the_roles_that_read_values_are_named_in_a_parameter_of_its_stage() {
+    let template = template();
+    let parameter = &template["Resources"]["SecretRolesParameter"]["Properties"];
+    assert_eq!(parameter["Name"]["!Sub"], "/keywheel/${Stage}/secret-roles");
+    assert_eq!(parameter["Type"], "StringList");
+    assert_eq!(parameter["Value"]["!Join"][0], ",");
+    let named: BTreeSet<&str> = parameter["Value"]["!Join"][1]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|role| role["!GetAtt"].as_str().unwrap().strip_suffix(".Arn").unwrap())
+        .collect();
+    let reads = |resource: &Value| {
+        let mut reads = false;
+        walk(&resource["Properties"]["Policies"], &mut |value| {
+            let actions = &value["Action"];
+            let is_it = |action: &Value| action == "secretsmanager:GetSecretValue";
+            reads |= is_it(actions) || actions.as_array().is_some_and(|all| all.iter().any(is_it));
+        });
+        reads
+    };
+    let resources = template["Resources"].as_object().unwrap().iter();
+    let reading = resources.filter(|(_, resource)| resource["Type"] == "AWS::IAM::Role" && reads(resource));
+    assert_eq!(named, reading.map(|(name, _)| name.as_str()).collect());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod audit;
+mod enroll;
 mod fleet;
 mod leaks;
 
@@ -11,6 +12,7 @@ use keywheel::switch::Mode;
 
 use crate::error::{EXIT_CODES, Trouble};
 pub(crate) use audit::{AuditArgs, KeyArgs};
+pub(crate) use enroll::{Credentials, Enroll, Unenroll};
 #[cfg(test)]
 pub(crate) use fleet::SAMPLE;
 pub(crate) use fleet::{FleetAction, FleetArgs, FleetRun, PlanArgs, PolicyAction, PolicyArgs};
@@ -34,6 +36,9 @@ Examples:
   keywheel status                                   every managed user, one line each
   keywheel status --user svc-mail                   where the rotation of one user is
   keywheel enroll --user svc-mail --secret app/mail put a user's key under management
+  keywheel enroll --from users.csv                  the same for many
+  keywheel unenroll svc-mail                        take it out of management
+  keywheel credentials --secret app/mail            the current key, for a profile's credential_process
   keywheel rotate --user svc-mail --wait            make a new key and follow the run
   keywheel rollback --user svc-mail                 bring the old key back
   keywheel audit                                    every key of the account; needs read rights alone
@@ -66,8 +71,12 @@ pub(crate) struct Common {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Put a user's key under management
+    /// Put a user's key under management, or many
     Enroll(Enroll),
+    /// Take a user's key out of management
+    Unenroll(Unenroll),
+    /// Hand the current key to an AWS SDK or the AWS CLI, as their `credential_process`
+    Credentials(Credentials),
     /// Rotate keys: each user is a run of its own
     Rotate(Rotate),
     /// Show where rotations are, and what to do
@@ -103,30 +112,6 @@ pub(crate) enum Command {
     Drill(Drill),
     /// Say what an event about a leaked key would set in motion
     Triage(TriageArgs),
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = after("\
-Examples:
-  keywheel enroll --user svc-mail --secret app/mail
-  keywheel enroll --user svc-mail --secret app/mail --retire AKIAIOSFODNN7EXAMPLE
-  keywheel enroll --user svc-mail --secret app/mail --yes      in scripts
-
-Two tags are set: keywheel:secret on the user and keywheel:user on the secret. No key is touched.
-Run again, it changes nothing. To see what it would do, leave --yes away and answer no."))]
-pub(crate) struct Enroll {
-    /// The IAM user
-    #[arg(long, value_name = "NAME")]
-    pub(crate) user: String,
-    /// The secret that holds the user's key: name or ARN
-    #[arg(long, value_name = "ID")]
-    pub(crate) secret: String,
-    /// A key of this user, not the one in the secret, that is to be retired as well
-    #[arg(long, value_name = "KEYID")]
-    pub(crate) retire: Option<String>,
-    /// Do not ask
-    #[arg(long, short)]
-    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

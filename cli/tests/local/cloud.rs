@@ -3,7 +3,7 @@
 use std::env::var;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aws_credential_types::Credentials;
@@ -25,7 +25,7 @@ pub(crate) struct Cloud {
     pub(crate) incidents: String,
     rotations: String,
     control: String,
-    config: SdkConfig,
+    pub(crate) config: SdkConfig,
 }
 
 /// What a command said and how it ended.
@@ -87,9 +87,14 @@ impl Cloud {
         (user, id)
     }
 
+    /// The execution of a run of the rotation machine.
+    pub(crate) fn execution(&self, run: &str) -> String {
+        format!("{}:{run}", self.rotations.replacen(":stateMachine:", ":execution:", 1))
+    }
+
     /// What a run of the rotation machine was started with.
     pub(crate) async fn input(&self, run: &str) -> Value {
-        let arn = format!("{}:{run}", self.rotations.replacen(":stateMachine:", ":execution:", 1));
+        let arn = self.execution(run);
         let told = self.sfn.describe_execution().execution_arn(arn).send().await.unwrap();
         serde_json::from_str(told.input().unwrap()).unwrap()
     }
@@ -191,7 +196,14 @@ impl Cloud {
 
 /// Types a command. What it prints holds no secret, so it may be shown.
 pub(crate) fn keywheel(args: &[&str]) -> Said {
-    typed(Command::new(env!("CARGO_BIN_EXE_keywheel")), args)
+    keywheel_given(args, "", &[])
+}
+
+/// The same, with something on its standard input and in its environment.
+pub(crate) fn keywheel_given(args: &[&str], input: &str, env: &[(&str, &str)]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keywheel"));
+    command.envs(env.iter().copied());
+    typed(command, args, input)
 }
 
 /// Types a command with the credentials of somebody else.
@@ -199,11 +211,16 @@ pub(crate) fn keywheel_as((id, secret): (&str, &str), args: &[&str]) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keywheel"));
     command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
     command.env_remove("AWS_SESSION_TOKEN").env_remove("AWS_PROFILE");
-    typed(command, args)
+    typed(command, args, "")
 }
 
-fn typed(mut command: Command, args: &[&str]) -> Said {
-    let ended = command.arg("--json").args(args).output().unwrap();
+fn typed(mut command: Command, args: &[&str], input: &str) -> Said {
+    command.arg("--json").args(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().unwrap();
+    // A command that reads nothing may be gone by now.
+    let _ = running.stdin.take().unwrap().write_all(input.as_bytes());
+    let ended = running.wait_with_output().unwrap();
     let (out, err) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
     let json = out.lines().next_back().and_then(|line| serde_json::from_str(line).ok());
     Said { code: ended.status.code(), json: json.unwrap_or_default(), text: format!("{out}{err}") }

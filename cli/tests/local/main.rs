@@ -9,5 +9,7 @@
 
 mod audit;
 mod cloud;
+mod credentials;
+mod enrol;
 mod plan;
 mod way_out;

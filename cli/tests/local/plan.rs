@@ -17,7 +17,7 @@ const EVERY: usize = 25;
 const AT_ONCE: usize = 8;
 
 /// The lines of a plan about users whose name begins so.
-fn plan(policy: &Value, begin: &str) -> (Option<i32>, Vec<Value>) {
+pub(crate) fn plan(policy: &Value, begin: &str) -> (Option<i32>, Vec<Value>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keywheel"));
     command.args(["--json", "plan", "--policy", "-"]);
     let mut running = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -28,10 +28,17 @@ pub struct User {
     pub retire: Option<AccessKeyId>,
     /// The key to be kept.
     pub keep: Option<AccessKeyId>,
+    /// All its tags.
+    pub tags: BTreeMap<String, String>,
 }
 
-/// What IAM says of a user, or `None` where there is none.
-async fn described(iam: &Client, name: &UserName) -> Result<Option<aws_sdk_iam::types::User>, StepError> {
+/// All tags of the user, or `None` where there is none.
+pub async fn tags(iam: &Client, name: &UserName) -> Result<Option<BTreeMap<String, String>>, StepError> {
+    Ok(user(iam, name).await?.map(|user| user.tags))
+}
+
+/// The user, or `None` where there is none.
+pub async fn user(iam: &Client, name: &UserName) -> Result<Option<User>, StepError> {
     let reply = match iam.get_user().user_name(name.as_str()).send().await {
         Ok(reply) => reply,
         Err(error) => {
@@ -43,28 +50,19 @@ async fn described(iam: &Client, name: &UserName) -> Result<Option<aws_sdk_iam::
             };
         }
     };
-    match reply.user {
-        Some(user) => Ok(Some(user)),
-        None => Err(StepError::Conflict(format!("IAM answered for user {name} without the user"))),
-    }
-}
-
-/// All tags of the user, or `None` where there is none.
-pub async fn tags(iam: &Client, name: &UserName) -> Result<Option<BTreeMap<String, String>>, StepError> {
-    let tag = |tag: &aws_sdk_iam::types::Tag| (tag.key().to_owned(), tag.value().to_owned());
-    Ok(described(iam, name).await?.map(|user| user.tags().iter().map(tag).collect()))
-}
-
-/// The user, or `None` where there is none.
-pub async fn user(iam: &Client, name: &UserName) -> Result<Option<User>, StepError> {
-    let Some(user) = described(iam, name).await? else { return Ok(None) };
-    let tag = |name: &str| user.tags().iter().find(|tag| tag.key() == name).map(|tag| tag.value().to_owned());
+    let Some(user) = reply.user else {
+        return Err(StepError::Conflict(format!("IAM answered for user {name} without the user")));
+    };
+    let tags: BTreeMap<String, String> =
+        user.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect();
+    let tag = |name: &str| tags.get(name).cloned();
     let key = |name: &str| tag(name).and_then(|id| id.parse().ok());
     Ok(Some(User {
         facts: UserFacts { name: name.clone(), arn: user.arn().to_owned(), id: user.user_id().to_owned() },
         secret: tag(TAG_SECRET),
         retire: key(TAG_RETIRE),
         keep: key(TAG_KEEP),
+        tags,
     }))
 }
 

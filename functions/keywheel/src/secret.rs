@@ -28,6 +28,18 @@ impl SecretAccessKey {
     pub fn for_signing(&self) -> &str {
         self.0.expose_secret()
     }
+
+    /// The secret, for the standard output of `keywheel credentials` alone.
+    #[expect(clippy::disallowed_methods, reason = "the user's own command hands it to the user's own SDK")]
+    pub fn for_consumer(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// Whether both are the same.
+    #[expect(clippy::disallowed_methods, reason = "compared where it lies, and not kept")]
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.expose_secret() == other.0.expose_secret()
+    }
 }
 
 /// Why a value is not one that Keywheel can rotate. No text of the value is repeated.
@@ -64,6 +76,9 @@ impl ValueError {
 const USER: &str = "UserName";
 const KEY: &str = "AccessKeyId";
 const SECRET: &str = "SecretAccessKey";
+/// What people call a credential's two halves, without case, signs and a leading `aws`.
+const LOOK_ALIKES: [&str; 5] =
+    ["accesskeyid", "accesskey", "secretaccesskey", "secretkey", "accesskeysecret"];
 
 /// A value that was read and found to be one that Keywheel can rotate. `Debug` shows field names only.
 ///
@@ -85,6 +100,15 @@ impl SecretValue {
     /// Reads a value that belongs to `user`. Without any credential in it, it is one that waits for its
     /// first key; with half of one, it is an error.
     pub fn parse(text: Option<&str>, user: &UserName) -> Result<Self, ValueError> {
+        let value = Self::of_anybody(text)?;
+        match value.field(USER) {
+            Some(name) if *name != user.as_str() => Err(ValueError::OtherUser),
+            _ => Ok(value),
+        }
+    }
+
+    /// Reads a value whoever it belongs to: for a consumer, who knows its secret and not its user.
+    pub fn of_anybody(text: Option<&str>) -> Result<Self, ValueError> {
         let text = text.ok_or(ValueError::Binary)?;
         if serde_json::from_str::<Fields<'_>>(text).is_err() {
             return Err(ValueError::NotAnObject);
@@ -99,10 +123,21 @@ impl SecretValue {
             }
             value.key().ok_or(ValueError::BadKeyId)?;
         }
-        match value.field(USER) {
-            Some(name) if *name != user.as_str() => Err(ValueError::OtherUser),
-            _ => Ok(value),
-        }
+        Ok(value)
+    }
+
+    /// The names of fields that look like a credential and are not ours: what reads them is not rotated. The value
+    /// of none of them is looked at.
+    pub fn look_alikes(&self) -> Vec<String> {
+        let plain = |name: &str| -> String {
+            name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+        };
+        let looks = |name: &str| {
+            let plain = plain(name);
+            LOOK_ALIKES.contains(&plain.strip_prefix("aws").unwrap_or(&plain))
+        };
+        let names = self.fields().into_keys();
+        names.filter(|name| ![USER, KEY, SECRET].contains(&name.as_str()) && looks(name)).collect()
     }
 
     /// A value without any field.
@@ -223,6 +258,29 @@ mod tests {
             parse(r#"{"UserName":"svc-mail","AccessKeyId":"AK","SecretAccessKey":"x"}"#),
             Err(ValueError::BadKeyId)
         );
+    }
+
+    #[test]
+    fn a_consumer_reads_a_value_whoever_it_belongs_to() {
+        let value = SecretValue::of_anybody(Some(&full())).unwrap();
+        assert_eq!(value.key().unwrap().as_str(), "AKIAIOSFODNN7EXAMPLE");
+        let (_, secret) = value.pair().unwrap();
+        assert_eq!(secret.for_consumer(), "s".repeat(40));
+        assert!(secret.is(&SecretAccessKey::new("s".repeat(40))));
+        assert!(!secret.is(&SecretAccessKey::new("n".repeat(40))));
+        assert_eq!(SecretValue::of_anybody(Some(r#"{"UserName":"eve"}"#)).unwrap().key(), None);
+        assert_eq!(SecretValue::of_anybody(Some("[]")).unwrap_err(), ValueError::NotAnObject);
+        assert_eq!(SecretValue::of_anybody(None).unwrap_err(), ValueError::Binary);
+    }
+
+    #[test]
+    fn a_credential_under_another_name_is_seen_by_its_name() {
+        let names = |text: &str| SecretValue::of_anybody(Some(text)).unwrap().look_alikes();
+        assert!(names(&full()).is_empty());
+        let theirs =
+            r#"{"aws_access_key_id":"a","AWS_SECRET_ACCESS_KEY":"b","accessKeyId":"c","host":"d","key":"e"}"#;
+        assert_eq!(names(theirs), ["aws_access_key_id", "AWS_SECRET_ACCESS_KEY", "accessKeyId"]);
+        assert_eq!(names(r#"{"SecretKey":"a","access-key":"b"}"#), ["SecretKey", "access-key"]);
     }
 
     #[test]

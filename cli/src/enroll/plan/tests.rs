@@ -17,10 +17,17 @@ struct World {
     keys: Vec<KeyFacts>,
     held: Held,
     retire: Option<AccessKeyId>,
+    owner: Option<String>,
+    /// The pair that is given, and whether the secret holds it.
+    offered: Option<(AccessKeyId, bool)>,
 }
 
 impl World {
-    fn plan(&self) -> Result<Plan> {
+    fn plan(&self) -> Result<Plan, Trouble> {
+        self.checked().map_err(Trouble::from)
+    }
+
+    fn checked(&self) -> Checked<Plan> {
         plan(&Known {
             user: &self.user,
             secret: &self.secret,
@@ -28,6 +35,8 @@ impl World {
             keys: &self.keys,
             held: &self.held,
             retire: self.retire.as_ref(),
+            owner: self.owner.as_deref(),
+            offered: self.offered.as_ref().map(|(id, stored)| Offered { id, stored: *stored }),
         })
     }
 }
@@ -43,7 +52,7 @@ fn key(name: &str) -> KeyFacts {
 fn fresh() -> World {
     let facts = UserFacts { name: "svc-mail".parse().unwrap(), arn: String::new(), id: String::new() };
     World {
-        user: User { facts, secret: None, retire: None, keep: None },
+        user: User { facts, secret: None, retire: None, keep: None, tags: BTreeMap::new() },
         secret: Secret {
             arn: ARN.parse().unwrap(),
             name: "app/mail".into(),
@@ -58,6 +67,8 @@ fn fresh() -> World {
         keys: vec![key(A)],
         held: Held::Key(id(A)),
         retire: None,
+        owner: None,
+        offered: None,
     }
 }
 
@@ -72,7 +83,7 @@ fn enrolled() -> World {
 fn both_tags_are_set_and_a_second_time_nothing_is() {
     let plan = fresh().plan().unwrap();
     assert_eq!(plan.user_tags, [(TAG_SECRET, ARN.to_owned())]);
-    assert_eq!(plan.secret_tag, Some((TAG_USER, "svc-mail".to_owned())));
+    assert_eq!(plan.secret_tags, [(TAG_USER, "svc-mail".to_owned())]);
     assert!(!plan.is_empty() && plan.warnings.is_empty());
     assert!(enrolled().plan().unwrap().is_empty());
 }
@@ -82,7 +93,7 @@ fn half_an_enrolment_is_finished() {
     let mut world = enrolled();
     world.user.secret = None;
     let plan = world.plan().unwrap();
-    assert!(plan.secret_tag.is_none() && plan.user_tags.len() == 1);
+    assert!(plan.secret_tags.is_empty() && plan.user_tags.len() == 1);
 }
 
 #[test]
@@ -151,4 +162,73 @@ fn an_unreadable_or_inactive_current_key_is_warned_of() {
     assert!(world.plan().unwrap().warnings[0].contains("Inactive"));
     world.held = Held::Nothing;
     assert!(world.plan().unwrap().consequences[0].contains("no key yet"));
+}
+
+#[test]
+fn a_pair_is_stored_where_none_is_and_never_over_another() {
+    let mut world = fresh();
+    world.offered = Some((id(A), false));
+    world.held = Held::Nothing;
+    let plan = world.plan().unwrap();
+    assert!(plan.store && plan.warnings.is_empty());
+    assert!(plan.consequences.iter().any(|line| line.starts_with(A) && line.contains("current")));
+    assert!(!plan.consequences.iter().any(|line| line.contains("no key yet")));
+    // Stored already, and enrolled: nothing is left to do.
+    let mut world = enrolled();
+    world.offered = Some((id(A), true));
+    assert!(world.plan().unwrap().is_empty());
+    // The id with another secret access key.
+    world.offered = Some((id(A), false));
+    let plan = world.plan().unwrap();
+    assert!(plan.store && !plan.is_empty() && plan.warnings[0].contains("replaced"));
+    // Another key is in use.
+    world.keys.push(key(B));
+    world.offered = Some((id(B), false));
+    let refusal = world.checked().unwrap_err();
+    assert_eq!(refusal.field, "secret");
+    assert!(refusal.trouble.text.contains("not put over it"), "{}", refusal.trouble);
+    world.held = Held::Unreadable(Trouble::new("denied.", ""));
+    assert!(world.plan().unwrap_err().text.contains("whether another pair is there"));
+}
+
+#[test]
+fn the_key_that_is_stored_is_not_retired_and_the_other_one_is() {
+    let mut world = fresh();
+    world.keys.push(key(B));
+    world.held = Held::Nothing;
+    world.offered = Some((id(A), false));
+    world.retire = Some(id(A));
+    assert_eq!(world.checked().unwrap_err().field, "retire");
+    world.retire = Some(id(B));
+    let plan = world.plan().unwrap();
+    assert!(plan.user_tags.contains(&(TAG_RETIRE, B.to_owned())) && plan.warnings.is_empty());
+}
+
+#[test]
+fn an_owner_is_written_once_and_only_as_a_tag_can_hold_it() {
+    let mut world = enrolled();
+    world.owner = Some("mail@example.com".into());
+    let plan = world.plan().unwrap();
+    assert_eq!(plan.secret_tags, [(TAG_OWNER, "mail@example.com".to_owned())]);
+    world.secret.tags.insert(TAG_OWNER.into(), "mail@example.com".into());
+    assert!(world.plan().unwrap().is_empty());
+    for wrong in ["", "a;b", "x\ny"] {
+        world.owner = Some(wrong.into());
+        assert_eq!(world.checked().unwrap_err().field, "owner", "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_refusal_names_the_column_that_it_is_about() {
+    let field = |change: fn(&mut World)| {
+        let mut world = fresh();
+        change(&mut world);
+        world.checked().unwrap_err().field
+    };
+    assert_eq!(field(|world| world.user.secret = Some(OTHER.into())), "user");
+    assert_eq!(field(|world| world.rivals = vec![OTHER.parse().unwrap()]), "user");
+    assert_eq!(field(|world| world.secret.user = Some("eve".into())), "secret");
+    assert_eq!(field(|world| world.secret.deleted = true), "secret");
+    assert_eq!(field(|world| world.held = Held::Key(id(B))), "secret");
+    assert_eq!(field(|world| world.retire = Some(id(B))), "retire");
 }
