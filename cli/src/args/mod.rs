@@ -1,5 +1,6 @@
 //! The command line.
 
+mod advise;
 mod fleet;
 mod leaks;
 
@@ -9,6 +10,7 @@ use keywheel::rotation::Reason;
 use keywheel::switch::Mode;
 
 use crate::error::{EXIT_CODES, Trouble};
+pub(crate) use advise::AdviseArgs;
 #[cfg(test)]
 pub(crate) use fleet::SAMPLE;
 pub(crate) use fleet::{FleetAction, FleetArgs, FleetRun, PlanArgs, PolicyAction, PolicyArgs};
@@ -88,6 +90,8 @@ pub(crate) enum Command {
     Policy(PolicyArgs),
     /// Rotate all keys that are due: start a campaign, watch it, stop it
     Fleet(FleetArgs),
+    /// Say which keys could go, because what uses them could have a role
+    Advise(AdviseArgs),
     /// Show which sources of leaks can reach this installation, and what keeps the others from it
     #[command(after_help = after(leaks::DOCTOR))]
     Doctor,
@@ -400,6 +404,13 @@ mod tests {
         for wrong in ["fleet", "fleet run svc-mail", "fleet status 0b5b --all", "fleet stop a b"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn advice_is_about_somebody_or_about_all() {
+        assert!(parse("advise svc-mail --in eu-west-1 --in us-east-1").is_ok());
+        assert!(parse("advise --all --ip-ranges ip-ranges.json").is_ok());
+        assert!(parse("advise").is_err() && parse("advise svc-mail --all").is_err());
     }
 
     #[test]
