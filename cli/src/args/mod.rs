@@ -92,7 +92,7 @@ pub(crate) enum Command {
     Fleet(FleetArgs),
     /// Say which keys could go, because what uses them could have a role
     Advise(AdviseArgs),
-    /// Show which sources of leaks can reach this installation, and what keeps the others from it
+    /// Show what is wrong with this installation and what to do, and which sources of leaks can reach it
     #[command(after_help = after(leaks::DOCTOR))]
     Doctor,
     /// Leak a throwaway key, and measure how long it lives
