@@ -3,6 +3,8 @@
 mod advise;
 mod fleet;
 mod leaks;
+#[cfg(test)]
+mod lines;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use keywheel::policy::{Policy, PolicyOverride, Span};

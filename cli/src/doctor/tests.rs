@@ -92,7 +92,7 @@ const BROKEN: [(Break, &str, &str, &str); 21] = [
     (
         |found| found.regions[1].rules = Ok(Vec::new()),
         "intake",
-        "eu-west-2, which this account uses",
+        "eu-west-2, and it is in use",
         "HubRegion=eu-west-1",
     ),
     (
