@@ -129,9 +129,9 @@ Examples:
   keywheel doctor --json      a line of JSON for each finding
 
 Looked at are the switches, these credentials' rights, the machines and their version, the buses, who is told, the
-trail, the intake of every region in use, the tags of managed pairs, the pushed policy, the clock and the last drill.
-Each line is good, or says what to do. Nothing is changed. Exit code 1 where a line is not good, or a source is kept
-away.";
+alarms, the trail, the intake of every region in use, the tags of managed pairs, the pushed policy, the clock and the
+last drill. Each line is good, or says what to do. Nothing is changed. Exit code 1 where a line is not good, or a
+source is kept away.";
 
 #[derive(Debug, Args)]
 #[command(after_help = after("\

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use keywheel::StepError;
 use serde_json::Value;
 
+use super::alarms::{self, Alarm};
 use super::installed::{self, Machine};
 use super::reach::{self, Region};
 use super::tags::{self, Tags};
@@ -38,6 +39,8 @@ pub(super) struct Seen {
 /// All of it. What could not be read is named.
 #[derive(Debug, Default)]
 pub(super) struct Found {
+    /// The installation's stage.
+    pub(super) stage: String,
     /// The topic's ARN.
     pub(super) topic: String,
     /// The two switches.
@@ -46,6 +49,8 @@ pub(super) struct Found {
     pub(super) machines: Option<Vec<Machine>>,
     /// The buses, and whether each is there.
     pub(super) buses: Option<Vec<(String, bool)>>,
+    /// The alarms.
+    pub(super) alarms: Option<Vec<Alarm>>,
     /// The policy that campaigns follow.
     pub(super) policy: Option<policy::Pushed>,
     /// The pairs of users and secrets.
@@ -102,6 +107,7 @@ pub(super) async fn around(place: &Place) -> Found {
     let mut found = Found {
         region: place.region.clone(),
         global: global(&place.partition).into(),
+        stage: place.stage.clone(),
         topic: place.topic(),
         ..Found::default()
     };
@@ -142,6 +148,8 @@ async fn installation(place: &Place, found: &mut Found) {
     found.machines = found.take("the machines", machines);
     let buses = installed::buses(place).await;
     found.buses = found.take("the buses", buses);
+    let alarms = alarms::read(place).await;
+    found.alarms = found.take("the alarms", alarms);
     let policy = policy::read(place).await;
     found.policy = found.take("the pushed policy", policy);
     let tags = tags::read(place).await;

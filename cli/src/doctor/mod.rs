@@ -5,6 +5,7 @@
 //! it. That something has come is the best evidence there is, so the last event of each source is named. What could not
 //! be read is a line of its own, and what would follow from it has none: half a look must not end well.
 
+mod alarms;
 mod clock;
 mod installed;
 mod look;
@@ -100,6 +101,7 @@ fn checks(found: &Found) -> Vec<Check> {
     checks.extend(found.machines.as_deref().map(installed::checks).unwrap_or_default());
     checks.extend(found.buses.as_deref().map(installed::bus));
     checks.extend(people(found));
+    checks.extend(found.alarms.as_deref().map(|alarms| alarms::check(alarms, &found.stage)));
     checks.extend(found.trail.map(trail));
     checks.extend(reach::checks(&found.regions, (&found.region, &found.global)));
     checks.extend(found.tags.as_ref().map(tags::check));

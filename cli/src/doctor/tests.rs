@@ -26,6 +26,8 @@ fn whole() -> Found {
     Found {
         region: "eu-west-1".into(),
         global: "us-east-1".into(),
+        stage: "prod".into(),
+        alarms: Some(alarms::whole("prod")),
         topic: "arn:aws:sns:eu-west-1:111122223333:keywheel-prod".into(),
         switches: Some(Switches::of_values("live", "on")),
         machines: Some(["rotation", "emergency", "incident", "fleet"].map(machine).to_vec()),
@@ -53,7 +55,7 @@ fn denied(call: &'static str) -> Trouble {
 type Break = fn(&mut Found);
 
 /// What is broken, the line that says so, a word of it, and a word of what to do.
-const BROKEN: [(Break, &str, &str, &str); 21] = [
+const BROKEN: [(Break, &str, &str, &str); 24] = [
     (
         |found| found.switches = Some(Switches::of_values("live", "page")),
         "switches",
@@ -88,6 +90,19 @@ const BROKEN: [(Break, &str, &str, &str); 21] = [
         "aws sns subscribe --topic-arn arn:",
     ),
     (|found| found.subscribers = Some((0, 2)), "people", "2 subscriptions wait", "Follow the link"),
+    (
+        |found| drop(found.alarms.as_mut().unwrap().remove(0)),
+        "alarms",
+        "missing: keywheel-prod-",
+        "infra/template.yaml",
+    ),
+    (
+        |found| found.alarms.as_mut().unwrap()[1].tells = false,
+        "alarms",
+        "tell nobody",
+        "enable-alarm-actions",
+    ),
+    (|found| found.alarms.as_mut().unwrap()[2].raised = true, "alarms", "raised", "keywheel status"),
     (|found| found.trail = Some(false), "trail", "no trail", "create-trail --is-multi-region-trail"),
     (
         |found| found.regions[1].rules = Ok(Vec::new()),
@@ -170,6 +185,7 @@ fn what_could_not_be_read_has_no_line_of_its_own() {
     let mut found = whole();
     (found.switches, found.machines, found.buses, found.trail) = (None, None, None, None);
     (found.tags, found.policy, found.clock, found.subscribers) = (None, None, None, None);
+    found.alarms = None;
     found.drill = None;
     found.unread.push((look::DRILL, denied("ssm:GetParameter")));
     let checks = checks(&found);
