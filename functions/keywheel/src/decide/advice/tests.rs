@@ -154,6 +154,8 @@ fn an_address_is_fixed_after_two_weeks_on_five_days() {
     // Thirty calls, all of them on four days.
     let rare: Vec<Value> = (0..30).map(|n| call((n % 4) * 24 * 7 + n / 4, "198.51.100.7", SDK)).collect();
     assert_eq!(reason(&judged(&rare)), Some(Reason::Wanders));
+    let fifth: Vec<Value> = (0..30).map(|n| call((n % 5) * 24 * 7 + n / 5, "198.51.100.7", SDK)).collect();
+    assert_eq!(reason(&judged(&fifth)), None);
     let two = [daily(20, "198.51.100.7", SDK), daily(1, "198.51.100.8", SDK)].concat();
     assert_eq!(reason(&judged(&two)), Some(Reason::Wanders));
 }
@@ -184,6 +186,24 @@ fn a_use_that_the_history_does_not_show_silences() {
     let function = history(&daily(20, "3.120.0.9", LAMBDA));
     let of = |last| reason(&advise(&function, &Gaps::default(), last, None));
     assert_eq!((of(Some("s3")), of(Some("ec2")), of(None)), (Some(Reason::Unseen), None, None));
+}
+
+#[test]
+fn what_was_seen_is_said_with_its_place() {
+    let why = |records: &[Value]| match judged(records) {
+        Verdict::Fits(advice) => advice.why,
+        Verdict::Silent(_, why) => why,
+    };
+    assert_eq!(why(&daily(20, "3.120.0.9", LAMBDA)), "All 20 calls came from Lambda.");
+    assert_eq!(why(&daily(20, "198.51.100.7", SDK)), "All 20 calls came from 198.51.100.7, on 20 days.");
+    let both =
+        [daily(20, "3.120.0.9", LAMBDA), daily(20, "18.197.4.4", FARGATE), through_an_endpoint(1)].concat();
+    assert_eq!(why(&both), "Several kinds of caller use it: Lambda, ECS, a VPC's endpoint.");
+    let span = history(&daily(20, "3.120.0.9", LAMBDA)).span().unwrap();
+    assert_eq!(
+        (span.0.to_string().as_str(), span.1.to_string().as_str()),
+        ("2026-03-01T00:00:00Z", "2026-03-20T00:00:00Z")
+    );
 }
 
 #[test]
@@ -220,6 +240,11 @@ fn a_range_holds_its_addresses_and_no_others() {
     assert!(!hold("3.124.0.0") && !hold("3.119.255.255") && !hold("198.51.100.7") && !hold("2a05:d015::1"));
     let whole = Ranges::read(r#"{"prefixes": [{"ip_prefix": "0.0.0.0/0", "service": "EC2"}]}"#).unwrap();
     assert!(whole.hold("203.0.113.9".parse().unwrap()) && !whole.hold("::1".parse().unwrap()));
+    let one = r#"{"prefixes": [{"ip_prefix": "203.0.113.9/32", "service": "EC2"}],
+        "ipv6_prefixes": [{"ipv6_prefix": "2001:db8::7/128", "service": "EC2"}]}"#;
+    let one = Ranges::read(one).unwrap();
+    let hold = |address: &str| one.hold(address.parse().unwrap());
+    assert!(hold("203.0.113.9") && !hold("203.0.113.8") && hold("2001:db8::7") && !hold("2001:db8::6"));
     for odd in [
         "nonsense",
         "{}",
