@@ -103,7 +103,7 @@ fn checks(found: &Found) -> Vec<Check> {
     checks.extend(people(found));
     checks.extend(found.alarms.as_deref().map(|alarms| alarms::check(alarms, &found.stage)));
     checks.extend(found.trail.map(trail));
-    checks.extend(reach::checks(&found.regions, (&found.region, &found.global)));
+    checks.extend(reach::checks(&found.regions, (found.region.as_str(), found.global.as_str())));
     checks.extend(found.tags.as_ref().map(tags::check));
     checks.extend(found.policy.as_ref().map(policy::check));
     checks.extend(found.clock.map(clock::check));
