@@ -8,6 +8,8 @@
 
 #[path = "contract/documents.rs"]
 mod documents;
+#[path = "contract/pages.rs"]
+mod pages;
 #[path = "contract/permissions.rs"]
 mod permissions;
 #[path = "contract/platform.rs"]

@@ -1,5 +1,6 @@
 //! The `keywheel` command: starts, watches and explains the rotations that the state machines do.
 
+mod advise;
 mod args;
 mod audit;
 mod campaign;
@@ -22,6 +23,7 @@ mod mode;
 mod names;
 mod output;
 mod place;
+mod regions;
 mod resume;
 mod revoke;
 mod rollback;
@@ -90,6 +92,7 @@ async fn dispatch(cli: &Cli, out: &Out) -> Result<Exit> {
         }
         Command::Policy(PolicyArgs { action: PolicyAction::Schema }) => Ok(fleet::schema(out)),
         Command::Fleet(args) => campaign::run(&place().await?, out, args).await,
+        Command::Advise(args) => advise::run(&place().await?, out, args).await,
         Command::Doctor => doctor::run(&place().await?, out).await,
         Command::Drill(args) => drill::run(&place().await?, out, args).await,
         // It speaks to nobody.

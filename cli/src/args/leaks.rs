@@ -125,10 +125,13 @@ pub(crate) enum EmergencyAction {
 
 pub(super) const DOCTOR: &str = "\
 Examples:
-  keywheel doctor             each source of leaks: whether its events come here, and when one last did
+  keywheel doctor             what is wrong here, and what to do about it; which sources of leaks come here
   keywheel doctor --json      a line of JSON for each finding
 
-Exit code 1 where something keeps a source away, or a leaked key from being contained.";
+Looked at are the switches, these credentials' rights, the machines and their version, the buses, who is told, the
+alarms, the trail, the intake of every region in use, the tags of managed pairs, the pushed policy, the clock and the
+last drill. Each line is good, or says what to do. Nothing is changed. Exit code 1 where a line is not good, or a
+source is kept away.";
 
 #[derive(Debug, Args)]
 #[command(after_help = after("\

@@ -1,9 +1,12 @@
 //! The command line.
 
+mod advise;
 mod audit;
 mod enroll;
 mod fleet;
 mod leaks;
+#[cfg(test)]
+mod lines;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use keywheel::policy::{Policy, PolicyOverride, Span};
@@ -11,6 +14,7 @@ use keywheel::rotation::Reason;
 use keywheel::switch::Mode;
 
 use crate::error::{EXIT_CODES, Trouble};
+pub(crate) use advise::AdviseArgs;
 pub(crate) use audit::{AuditArgs, KeyArgs};
 pub(crate) use enroll::{Credentials, Enroll, Unenroll};
 #[cfg(test)]
@@ -105,7 +109,9 @@ pub(crate) enum Command {
     Policy(PolicyArgs),
     /// Rotate all keys that are due: start a campaign, watch it, stop it
     Fleet(FleetArgs),
-    /// Show which sources of leaks can reach this installation, and what keeps the others from it
+    /// Say which keys could go, because what uses them could have a role
+    Advise(AdviseArgs),
+    /// Show what is wrong with this installation and what to do, and which sources of leaks can reach it
     #[command(after_help = after(leaks::DOCTOR))]
     Doctor,
     /// Leak a throwaway key, and measure how long it lives
@@ -417,6 +423,13 @@ mod tests {
         for wrong in ["fleet", "fleet run svc-mail", "fleet status 0b5b --all", "fleet stop a b"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn advice_is_about_somebody_or_about_all() {
+        assert!(parse("advise svc-mail --in eu-west-1 --in us-east-1").is_ok());
+        assert!(parse("advise --all --ip-ranges ip-ranges.json").is_ok());
+        assert!(parse("advise").is_err() && parse("advise svc-mail --all").is_err());
     }
 
     #[test]

@@ -4,10 +4,21 @@ use jiff::Timestamp;
 use keywheel::StepError;
 use serde_json::Value;
 
+use super::alarms::{self, Alarm};
+use super::installed::{self, Machine};
+use super::reach::{self, Region};
+use super::tags::{self, Tags};
+use super::{clock, policy};
+use crate::error::Trouble;
 use crate::place::Place;
+use crate::regions;
+use crate::switches::Switches;
 
 /// How many of the latest emergencies are looked at.
 const LATEST: i32 = 60;
+
+/// What the last drill is called where it could not be read.
+pub(super) const DRILL: &str = "the last drill";
 
 /// A rule that starts an emergency, or forwards to what does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +39,26 @@ pub(super) struct Seen {
 /// All of it. What could not be read is named.
 #[derive(Debug, Default)]
 pub(super) struct Found {
+    /// The installation's stage.
+    pub(super) stage: String,
+    /// The topic's ARN.
+    pub(super) topic: String,
+    /// The two switches.
+    pub(super) switches: Option<Switches>,
+    /// The machines.
+    pub(super) machines: Option<Vec<Machine>>,
+    /// The buses, and whether each is there.
+    pub(super) buses: Option<Vec<(String, bool)>>,
+    /// The alarms.
+    pub(super) alarms: Option<Vec<Alarm>>,
+    /// The policy that campaigns follow.
+    pub(super) policy: Option<policy::Pushed>,
+    /// The pairs of users and secrets.
+    pub(super) tags: Option<Tags>,
+    /// How far this clock is from AWS's.
+    pub(super) clock: Option<clock::Told>,
+    /// The other regions.
+    pub(super) regions: Vec<Region>,
     /// The hub's region.
     pub(super) region: String,
     /// The region where IAM's records come from; the hub's own in a partition that nobody has told us of.
@@ -47,15 +78,15 @@ pub(super) struct Found {
     /// The record of the last drill.
     pub(super) drill: Option<Value>,
     /// What could not be read, and why.
-    pub(super) unread: Vec<(&'static str, String)>,
+    pub(super) unread: Vec<(&'static str, Trouble)>,
 }
 
 impl Found {
-    fn take<T>(&mut self, what: &'static str, read: Result<T, StepError>) -> Option<T> {
+    fn take<T, E: Into<Trouble>>(&mut self, what: &'static str, read: Result<T, E>) -> Option<T> {
         match read {
             Ok(value) => Some(value),
             Err(error) => {
-                self.unread.push((what, error.to_string()));
+                self.unread.push((what, error.into()));
                 None
             }
         }
@@ -65,7 +96,16 @@ impl Found {
 /// Reads everything, whatever fails.
 pub(super) async fn around(place: &Place) -> Found {
     let global = facts::trail::iam_region(&place.partition).unwrap_or(&place.region);
-    let mut found = Found { region: place.region.clone(), global: global.to_owned(), ..Found::default() };
+    let mut found = Found {
+        region: place.region.clone(),
+        global: global.to_owned(),
+        stage: place.stage.clone(),
+        topic: place.topic(),
+        ..Found::default()
+    };
+    let switches = Switches::read(place).await;
+    found.switches = found.take("the switches", switches);
+    installation(place, &mut found).await;
     let (events, hub) = (place.events(&place.region), place.emergency.as_str());
     for bus in ["default", place.leaks.as_str()] {
         let rules = rules(&events, bus, hub).await;
@@ -87,11 +127,30 @@ pub(super) async fn around(place: &Place) -> Found {
     let last = last(place).await;
     found.last = found.take("the latest emergencies", last).unwrap_or_default();
     let drill = drill(place).await;
-    found.drill = found.take("the last drill", drill).flatten();
+    found.drill = found.take(DRILL, drill).flatten();
+    let regions = regions::enabled(place).await;
+    let regions = found.take("the list of regions", regions).unwrap_or_else(|| regions::known(place));
+    found.regions = reach::read(place, regions).await;
     found
 }
 
-async fn rules(
+/// What was deployed, and what was made of it since.
+async fn installation(place: &Place, found: &mut Found) {
+    let machines = installed::machines(place).await;
+    found.machines = found.take("the machines", machines);
+    let buses = installed::buses(place).await;
+    found.buses = found.take("the buses", buses);
+    let alarms = alarms::read(place).await;
+    found.alarms = found.take("the alarms", alarms);
+    let policy = policy::read(place).await;
+    found.policy = found.take("the pushed policy", policy);
+    let tags = tags::read(place).await;
+    found.tags = found.take("the managed pairs", tags);
+    let clock = clock::read(place).await;
+    found.clock = found.take("AWS's time", clock);
+}
+
+pub(super) async fn rules(
     events: &aws_sdk_eventbridge::Client,
     bus: &str,
     target: &str,

@@ -83,6 +83,12 @@ pub(crate) fn file(file: &Path) -> Result<FleetPolicy> {
     read::file(file)
 }
 
+/// The version of the pushed policy, and why no campaign can follow it where none can; `None` where nobody has pushed one.
+pub(crate) async fn standing(place: &Place) -> Result<Option<(String, std::result::Result<(), String>)>> {
+    let there = Store::find(place).await?.read().await?;
+    Ok(there.map(|pushed| (pushed.name(), pushed.policy.map(|_| ()))))
+}
+
 /// `keywheel plan`
 pub(crate) async fn plan(place: &Place, out: &Out, args: &PlanArgs) -> Result<Exit> {
     out.note(&place.line());

@@ -7,6 +7,7 @@
     reason = "a test, where a panic with its place is what should be seen, and what it left out"
 )]
 
+mod advise;
 mod audit;
 mod cloud;
 mod credentials;

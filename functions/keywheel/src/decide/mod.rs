@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub mod advice;
 pub mod ahead;
 pub mod campaign;
 pub mod contain;
