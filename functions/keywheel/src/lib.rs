@@ -17,6 +17,7 @@ pub mod incident;
 pub mod key;
 pub mod making;
 pub mod notice;
+pub mod package;
 pub mod pattern;
 pub mod policy;
 pub mod rotation;
