@@ -12,6 +12,7 @@ mod find;
 mod fleet;
 mod follow;
 mod incident;
+mod install;
 mod keys;
 mod managed;
 mod mode;
@@ -24,11 +25,13 @@ mod rollback;
 mod rotate;
 mod ruler;
 mod run;
+mod stack;
 mod status;
 mod story;
 mod switches;
 mod time;
 mod triage;
+mod uninstall;
 
 use std::process::ExitCode;
 
@@ -53,6 +56,8 @@ async fn main() -> ExitCode {
 async fn dispatch(cli: &Cli, out: &Out) -> Result<Exit> {
     let place = || Place::find(&cli.common);
     match &cli.command {
+        Command::Install(args) => install::run(&place().await?, out, args).await,
+        Command::Uninstall(args) => uninstall::run(&place().await?, out, args).await,
         Command::Enroll(args) => enroll::run(&place().await?, out, args).await,
         Command::Rotate(args) => rotate::run(&place().await?, out, args).await,
         Command::Status(args) => status::run(&place().await?, out, args).await,
