@@ -6,6 +6,8 @@
     reason = "helpers of tests, where a panic with its place is what should be seen"
 )]
 
+#[path = "contract/deployer.rs"]
+mod deployer;
 #[path = "contract/documents.rs"]
 mod documents;
 #[path = "contract/permissions.rs"]
