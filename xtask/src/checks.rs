@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use flate2::Compression;
 use tokio::process::Command;
 
 use crate::bench;
@@ -180,7 +181,7 @@ async fn with_cloud(screen: &Screen, filter: Option<&str>) -> Result<()> {
 /// A release of the programs that the local cloud runs.
 async fn release(dist: &Path) -> Result<()> {
     let (functions, command) = package::given(&paths::state().join("bootstraps"))?;
-    package::write(dist, &functions, command.as_deref()).await.map(|_| ())
+    package::write(dist, &functions, command.as_deref(), Compression::fast()).await.map(|_| ())
 }
 
 async fn tests(filter: Option<&str>, cloud: Option<(&Own, &Proxy, &Path)>) -> Result<()> {

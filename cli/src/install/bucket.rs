@@ -102,16 +102,31 @@ impl<'a> Bucket<'a> {
         Ok(())
     }
 
-    /// Uploads what a stack is made of. Written again where it is there already: what lies under a key is then what
-    /// was looked at here, whoever has written there before.
+    /// Uploads what a stack is made of, but for what is there: a key is a hash. Whoever may write into the bucket could
+    /// replace an object at any time, so to write it again would make nothing safer.
     pub(super) async fn upload(&self, dist: &Dist) -> Result<()> {
         for (key, artefact) in dist.uploads() {
+            if self.holds(key, artefact.bytes).await? {
+                continue;
+            }
             let body = ByteStream::from(dist.contents(artefact)?);
             let call = self.client.put_object().bucket(self.name).key(key).body(body);
             let sent = call.expected_bucket_owner(&self.place.account).send().await;
             sent.map_err(|error| StepError::from_sdk("s3:PutObject", &error))?;
         }
         Ok(())
+    }
+
+    /// Whether an object of this size is there.
+    async fn holds(&self, key: &str, bytes: u64) -> Result<bool> {
+        let call = self.client.head_object().bucket(self.name).key(key);
+        match call.expected_bucket_owner(&self.place.account).send().await {
+            Ok(reply) => Ok(reply.content_length().and_then(|size| u64::try_from(size).ok()) == Some(bytes)),
+            Err(error) => {
+                let error = StepError::from_sdk("s3:HeadObject", &error);
+                if error.is_refused(&["NotFound", "NoSuchKey"]) { Ok(false) } else { Err(error.into()) }
+            }
+        }
     }
 
     /// The address of an object, as CloudFormation asks for a template: the one that the SDK would send to.

@@ -8,5 +8,6 @@
 )]
 
 mod cloud;
+mod install;
 mod plan;
 mod way_out;

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use flate2::Compression;
 use keywheel::package::{
     Architecture, Artefact, BOOTSTRAP, HEADER, Kind, MANIFEST, Manifest, SCHEMA, SUMS, TEMPLATE, sums_text,
 };
@@ -47,7 +48,9 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
         Some(dir) => given(dir)?,
         None => Box::pin(screen.loud("Building for release", built())).await?,
     };
-    let manifest = write(&options.out, &functions, command.as_deref()).await?;
+    // What is released is packed once and fetched often.
+    let level = if options.programs.is_some() { Compression::fast() } else { Compression::best() };
+    let manifest = write(&options.out, &functions, command.as_deref(), level).await?;
     println!(
         "{}: {} files for {}",
         options.out.display(),
@@ -137,13 +140,18 @@ impl Release {
 }
 
 /// Writes a release of these programs into `dir`.
-pub(crate) async fn write(dir: &Path, functions: &Programs, command: Option<&Path>) -> Result<Manifest> {
+pub(crate) async fn write(
+    dir: &Path,
+    functions: &Programs,
+    command: Option<&Path>,
+    level: Compression,
+) -> Result<Manifest> {
     let architecture = architecture(functions)?;
     let mut release = Release::new(dir)?;
     // What stands in the place of a path of the repository.
     let mut places = BTreeMap::new();
     for (name, program) in functions {
-        let zip = archive::zip(&[(BOOTSTRAP, read(program)?)])?;
+        let zip = archive::zip(&[(BOOTSTRAP, read(program)?)], level)?;
         let artefact = release.add(&format!("functions/{name}.zip"), Kind::Function, &zip)?;
         places.insert(format!("functions/{name}"), artefact);
     }
