@@ -14,6 +14,8 @@ mod documents;
 mod permissions;
 #[path = "contract/platform.rs"]
 mod platform;
+#[path = "contract/release.rs"]
+mod release;
 #[path = "contract/template.rs"]
 mod template;
 #[path = "contract/traps.rs"]
