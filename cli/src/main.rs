@@ -56,8 +56,8 @@ async fn main() -> ExitCode {
 async fn dispatch(cli: &Cli, out: &Out) -> Result<Exit> {
     let place = || Place::find(&cli.common);
     match &cli.command {
-        Command::Install(args) => install::run(&place().await?, out, args).await,
-        Command::Uninstall(args) => uninstall::run(&place().await?, out, args).await,
+        Command::Install(args) => Box::pin(install::run(&place().await?, out, args)).await,
+        Command::Uninstall(args) => Box::pin(uninstall::run(&place().await?, out, args)).await,
         Command::Enroll(args) => enroll::run(&place().await?, out, args).await,
         Command::Rotate(args) => rotate::run(&place().await?, out, args).await,
         Command::Status(args) => status::run(&place().await?, out, args).await,

@@ -27,6 +27,7 @@ struct Account {
     s3: aws_sdk_s3::Client,
     events: aws_sdk_eventbridge::Client,
     ssm: aws_sdk_ssm::Client,
+    config: SdkConfig,
     dist: PathBuf,
     empty: PathBuf,
 }
@@ -48,6 +49,7 @@ impl Account {
             s3: aws_sdk_s3::Client::new(&config),
             events: aws_sdk_eventbridge::Client::new(&config),
             ssm: aws_sdk_ssm::Client::new(&config),
+            config,
             dist: need("KEYWHEEL_DIST").into(),
             empty,
         }
@@ -76,11 +78,15 @@ impl Account {
         self.keywheel(&[&fixed[..], more].concat())
     }
 
-    /// A user with one key, which is in a secret.
+    /// A user with one key, which is in a secret and in use: of one that was never used it is not known.
     async fn user(&self) -> String {
         self.iam.create_user().user_name(USER).send().await.unwrap();
         let made = self.iam.create_access_key().user_name(USER).send().await.unwrap();
         let key = made.access_key().unwrap();
+        let pair = Credentials::new(key.access_key_id(), key.secret_access_key(), None, None, "Test");
+        let provider = aws_credential_types::provider::SharedCredentialsProvider::new(pair);
+        let theirs = self.config.clone().into_builder().credentials_provider(provider).build();
+        aws_sdk_sts::Client::new(&theirs).get_caller_identity().send().await.unwrap();
         let value = json!({
             "UserName": USER, "AccessKeyId": key.access_key_id(), "SecretAccessKey": key.secret_access_key(),
         });
