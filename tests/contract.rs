@@ -6,6 +6,8 @@
     reason = "helpers of tests, where a panic with its place is what should be seen"
 )]
 
+#[path = "contract/deployer.rs"]
+mod deployer;
 #[path = "contract/documents.rs"]
 mod documents;
 #[path = "contract/pages.rs"]
@@ -14,6 +16,8 @@ mod pages;
 mod permissions;
 #[path = "contract/platform.rs"]
 mod platform;
+#[path = "contract/release.rs"]
+mod release;
 #[path = "contract/template.rs"]
 mod template;
 #[path = "contract/traps.rs"]

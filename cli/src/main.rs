@@ -16,6 +16,7 @@ mod fleet;
 mod follow;
 mod incident;
 mod input;
+mod install;
 mod key;
 mod keys;
 mod managed;
@@ -30,12 +31,14 @@ mod rollback;
 mod rotate;
 mod ruler;
 mod run;
+mod stack;
 mod status;
 mod story;
 mod switches;
 mod time;
 mod triage;
 mod unenroll;
+mod uninstall;
 
 use std::process::ExitCode;
 
@@ -62,6 +65,8 @@ async fn main() -> ExitCode {
 async fn dispatch(cli: &Cli, out: &Out) -> Result<Exit> {
     let place = || Place::find(&cli.common);
     match &cli.command {
+        Command::Install(args) => Box::pin(install::run(&place().await?, out, args)).await,
+        Command::Uninstall(args) => Box::pin(uninstall::run(&place().await?, out, args)).await,
         Command::Enroll(args) => enroll::run(&place().await?, out, args).await,
         Command::Unenroll(args) => unenroll::run(&place().await?, out, args).await,
         // A place costs a call that a program would wait for each time.

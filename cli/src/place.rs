@@ -121,6 +121,12 @@ impl Place {
         format!("{emergency}-incident")
     }
 
+    /// The ARNs of the stage's machines by their names, whatever the environment says: these are removed.
+    pub(crate) fn own_machines(&self) -> [String; 4] {
+        ["rotation", "fleet", "emergency", "incident"]
+            .map(|name| machine(&self.partition, &self.region, &self.account, &self.stage, name))
+    }
+
     /// IAM of the account that is meant. A place without one must not be asked.
     pub(crate) fn iam(&self) -> aws_sdk_iam::Client {
         aws_sdk_iam::Client::new(self.iam.as_ref().unwrap_or(&self.config))
@@ -152,6 +158,10 @@ impl Place {
             return Err(Trouble::new("sts:AssumeRole gave no credentials.", "Nothing was changed."));
         };
         Ok(Self { iam: Some(facts::member::with_session(&self.config, session)), ..self.clone() })
+    }
+
+    pub(crate) fn stacks(&self) -> aws_sdk_cloudformation::Client {
+        aws_sdk_cloudformation::Client::new(&self.config)
     }
 
     pub(crate) fn sfn(&self) -> aws_sdk_sfn::Client {

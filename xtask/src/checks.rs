@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use flate2::Compression;
 use tokio::process::Command;
 
 use crate::bench;
@@ -14,6 +15,7 @@ use crate::cloud::python;
 use crate::deploy::{self, Own};
 use crate::error::{Explain, Result};
 use crate::lambdas::cargo;
+use crate::package;
 use crate::paths::{self, Scratch};
 use crate::process::succeed;
 use crate::proxy::Proxy;
@@ -164,7 +166,9 @@ async fn with_cloud(screen: &Screen, filter: Option<&str>) -> Result<()> {
     let proxy = Proxy::start().await?;
     // Made after its directory, so that it ends before the directory goes.
     let own = deploy::own(screen, &scratch.dir, 0.0, Some(&proxy)).await?;
-    let result = tests(filter, Some((&own, &proxy))).await;
+    let dist = scratch.dir.join("dist");
+    screen.step("Packing a release of the same Lambdas", release(&dist)).await?;
+    let result = tests(filter, Some((&own, &proxy, dist.as_path()))).await;
     if result.is_err() {
         // The directory goes with this function; what the emulator said may explain the failure.
         let kept = paths::state().join("failed-test.log");
@@ -174,7 +178,13 @@ async fn with_cloud(screen: &Screen, filter: Option<&str>) -> Result<()> {
     result
 }
 
-async fn tests(filter: Option<&str>, cloud: Option<(&Own, &Proxy)>) -> Result<()> {
+/// A release of the programs that the local cloud runs.
+async fn release(dist: &Path) -> Result<()> {
+    let (functions, command) = package::given(&paths::state().join("bootstraps"))?;
+    package::write(dist, &functions, command.as_deref(), Compression::fast()).await.map(|_| ())
+}
+
+async fn tests(filter: Option<&str>, cloud: Option<(&Own, &Proxy, &Path)>) -> Result<()> {
     let mut tests = cargo();
     tests.args(["test", "--workspace"]).args(filter);
     for (name, _) in std::env::vars_os() {
@@ -184,9 +194,9 @@ async fn tests(filter: Option<&str>, cloud: Option<(&Own, &Proxy)>) -> Result<()
             tests.env_remove(&name);
         }
     }
-    if let Some((own, proxy)) = cloud {
+    if let Some((own, proxy, dist)) = cloud {
         tests.envs(deploy::variables(&own.cloud, &own.outputs)).env(END_TO_END, "1");
-        tests.env("KEYWHEEL_FAULT_PROXY", &proxy.url);
+        tests.env("KEYWHEEL_FAULT_PROXY", &proxy.url).env("KEYWHEEL_DIST", dist);
     }
     succeed(&mut tests, "cargo test").await
 }

@@ -15,6 +15,7 @@ mod guard;
 mod http;
 mod lambdas;
 mod local;
+mod package;
 mod paths;
 mod process;
 mod prove;
@@ -50,6 +51,8 @@ enum Task {
     Prove(prove::Options),
     /// Cold start, CPU, memory and size of every Lambda, beside a Python Lambda that does the same.
     Bench(bench::Options),
+    /// What is installed without a toolchain: the command, the functions, the templates, with their hashes.
+    Package(package::Options),
     /// A local cloud to try things in: no account, no container.
     #[command(subcommand)]
     Local(local::Command),
@@ -92,6 +95,7 @@ async fn run(task: Task) -> Result<ExitCode> {
         Task::Test(options) => Box::pin(until_signal(checks::run(options))).await,
         Task::Prove(options) => Box::pin(until_signal(prove::run(options))).await,
         Task::Bench(options) => Box::pin(until_signal(bench::run(options))).await,
+        Task::Package(options) => Box::pin(until_signal(package::run(options))).await,
         Task::Local(command) => Box::pin(until_signal(local::run(command))).await,
         // These two decide themselves what a signal means.
         Task::Consumer => consumer::run().await,

@@ -4,6 +4,7 @@ mod advise;
 mod audit;
 mod enroll;
 mod fleet;
+mod install;
 mod leaks;
 #[cfg(test)]
 mod lines;
@@ -20,6 +21,7 @@ pub(crate) use enroll::{Credentials, Enroll, Unenroll};
 #[cfg(test)]
 pub(crate) use fleet::SAMPLE;
 pub(crate) use fleet::{FleetAction, FleetArgs, FleetRun, PlanArgs, PolicyAction, PolicyArgs};
+pub(crate) use install::{Install, Uninstall};
 pub(crate) use leaks::{ContainmentArgs, Drill, EmergencyAction, EmergencyArgs, IncidentArgs, Revoke};
 
 /// Rotates AWS IAM access keys without downtime.
@@ -75,6 +77,10 @@ pub(crate) struct Common {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Put a release of Keywheel into this account and region, or update the one that is there
+    Install(Install),
+    /// Take Keywheel away again, once nothing is open
+    Uninstall(Uninstall),
     /// Put a user's key under management, or many
     Enroll(Enroll),
     /// Take a user's key out of management
@@ -454,6 +460,19 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_installation_takes_parameters_and_tags_by_name() {
+        let Command::Install(install) =
+            parse("install --parameter A=1 --parameter B= --tag team=x --yes").unwrap().command
+        else {
+            panic!("not install");
+        };
+        assert_eq!((install.parameter.len(), install.tag.len(), install.yes), (2, 1, true));
+        assert_eq!(install.from, std::path::PathBuf::from("dist"));
+        assert!(parse("install --parameter A").is_err() && parse("install --tag =x").is_err());
+        assert!(parse("uninstall --leave --untag -y").is_ok() && parse("uninstall keywheel-prod").is_err());
     }
 
     #[test]

@@ -12,5 +12,6 @@ mod audit;
 mod cloud;
 mod credentials;
 mod enrol;
+mod install;
 mod plan;
 mod way_out;

@@ -18,6 +18,7 @@ pub mod incident;
 pub mod key;
 pub mod making;
 pub mod notice;
+pub mod package;
 pub mod pattern;
 pub mod policy;
 pub mod replica;

@@ -14,14 +14,22 @@ use crate::ids::{AccessKeyId, RunId};
 const SID: &str = "KeywheelDenySessions";
 const STOP_GAP: &str = "KeywheelStopGap";
 
+/// How the policies are called that deny sessions, and those that deny everything.
+const DENIES: [&str; 2] = ["keywheel-deny-sessions-", "keywheel-stop-gap-"];
+
 /// The name of the policy that denies the sessions of a leaked credential, inline or managed.
 pub fn policy_name(credential: &AccessKeyId) -> String {
-    format!("keywheel-deny-sessions-{credential}")
+    format!("{}{credential}", DENIES[0])
+}
+
+/// Whether a policy is called like one of ours, whichever credential it is about.
+pub fn is_called_like_ours(name: &str) -> bool {
+    DENIES.iter().any(|own| name.starts_with(own))
 }
 
 /// How the policies are called that deny everything while a key cannot be made Inactive.
 pub fn stop_gap_names(credential: &AccessKeyId) -> String {
-    format!("keywheel-stop-gap-{credential}-")
+    format!("{}{credential}-", DENIES[1])
 }
 
 /// The name of one incident's: two about the same key do not take off each other's.
@@ -76,6 +84,13 @@ pub fn is_ours_on_a_role(document: &str) -> bool {
             && all[0].get("Sid") == Some(&json!(ROLE_SID))
             && all[0].get("Effect") == Some(&json!("Deny"))
     })
+}
+
+/// The cut-off of a role's policy of ours; `None` where somebody has written another one in its place.
+pub fn role_cut_off_of(document: &str) -> Option<Timestamp> {
+    let policy: Value = serde_json::from_str(&decoded(document)?).ok()?;
+    let at = policy.pointer("/Statement/0/Condition/DateLessThan/aws:TokenIssueTime")?.as_str()?;
+    at.parse().ok().filter(|_| is_ours_on_a_role(document))
 }
 
 /// A policy that denies everything.
@@ -147,6 +162,18 @@ mod tests {
         }
         // It says nothing of who signs with a user's key, and is no deny of the user's sessions.
         assert_eq!(cut_off_of(&text), None);
+        assert_eq!((role_cut_off_of(&text), role_cut_off_of(&encoded)), (Some(cut_off), Some(cut_off)));
+        for theirs in ["", "{}", &deny_before(cut_off), &text.replace(ROLE_SID, "Theirs")] {
+            assert_eq!(role_cut_off_of(theirs), None, "{theirs}");
+        }
+    }
+
+    #[test]
+    fn a_policy_is_called_like_ours_whatever_it_is_about() {
+        let key: AccessKeyId = "AKIAIOSFODNN7EXAMPLE".parse().unwrap();
+        assert!(is_called_like_ours(&policy_name(&key)));
+        assert!(is_called_like_ours(&stop_gap_name(&key, RunId::random())));
+        assert!(!is_called_like_ours("AWSRevokeOlderSessions") && !is_called_like_ours("keywheel"));
     }
 
     #[test]
