@@ -174,7 +174,7 @@ async fn a_broken_promise_is_noticed() {
 #[tokio::test(start_paused = true)]
 async fn a_replica_is_read_in_its_region_follows_late_and_takes_no_write() {
     let world = World::new();
-    let (region, primary) = (world.elsewhere(), world.fake.state().secret(SECRET).arn.clone());
+    let (region, primary) = (world.other_region(), world.fake.state().secret(SECRET).arn.clone());
     world.fake.state().replicate(SECRET, &region, Duration::from_mins(5));
     let here = store(&world);
     let config = keywheel::aws::in_region(&world.fake.config_of("somebody"), &region);

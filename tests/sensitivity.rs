@@ -84,7 +84,7 @@ fn scene(broken: Broken) -> Scene {
         }),
         Broken::IgnoresTheReplicas => (Way::Rotation, |world| {
             // Later than the gate's first look, and sooner than its second.
-            let region = world.elsewhere();
+            let region = world.other_region();
             world.fake.state().replicate(SECRET, &region, hours(27));
         }),
         Broken::IgnoresTheSwitch => (Way::DryRun, nothing),

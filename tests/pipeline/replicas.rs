@@ -13,7 +13,7 @@ const DAY: Duration = hours(24);
 
 /// Gives the secret a replica that has each change so much later; its region.
 fn replicated(world: &World, lag: Duration) -> String {
-    let region = world.elsewhere();
+    let region = world.other_region();
     world.fake.state().replicate(SECRET, &region, lag);
     region
 }

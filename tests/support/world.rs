@@ -295,7 +295,7 @@ impl World {
     }
 
     /// Another region of the world's partition, which no other world has.
-    pub fn elsewhere(&self) -> String {
+    pub fn other_region(&self) -> String {
         let [here, there] = Place::here().regions();
         self.fake.state().region.replacen(here, there, 1)
     }
