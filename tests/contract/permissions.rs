@@ -6,7 +6,7 @@ use keywheel::RunId;
 use keywheel::campaign::{Item, POLICY};
 use serde_json::{Value, json};
 use support::alarm::{finding, made, report};
-use support::fake::Object;
+use support::fake::{Maker, Object};
 use support::faults::{Fault, Kind, Plan};
 use support::functions::{MEMBER, MEMBER_READS, STAGE};
 use support::repository::{member, template};
@@ -83,6 +83,12 @@ async fn seen_in_campaigns(seen: &mut Seen) {
         assert_eq!(campaign["counts"]["warned"], 1);
     }
     note_calls(seen, &world);
+    // A second key, of which no version of the secret knows.
+    let world = World::new();
+    world.fake.state().add_key(USER, Maker::Stranger);
+    world.fake.wait(hours(1)).await;
+    scan(&world, json!({"dry_run": true})).await;
+    note_calls(seen, &world);
     // IAM makes no report, and users are listed.
     let world = World::new();
     world.fake.state().denied.insert("iam:GenerateCredentialReport".to_owned());
@@ -129,6 +135,8 @@ async fn seen_in_emergencies(seen: &mut Seen) {
     world.alarm(finding(&key, USER)).await;
     world.close(&key);
     tokio::time::sleep(hours(31 * 24)).await;
+    // The plan finds it as well, and that its evidence time is over.
+    scan(&world, json!({"dry_run": true})).await;
     world.run(request()).await;
     note_calls(seen, &world);
     // One whose superseded key comes back.

@@ -29,11 +29,16 @@ impl Cloud {
 
     /// The lines of a campaign's plan about users of this test.
     async fn planned(&self, campaign: &Ended, ours: &str) -> Vec<Value> {
-        let (bucket, id) = (campaign.text("/bucket"), campaign.text("/campaign"));
-        let plan = self.object(&format!("s3://{bucket}/campaigns/{id}/plan.jsonl")).await;
+        let plan = self.object(&place(campaign, "plan.jsonl")).await;
         let lines = plan.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| line["user"].as_str().is_some_and(|user| user.starts_with(ours))).collect()
     }
+}
+
+/// Where something of a campaign lies.
+fn place(campaign: &Ended, name: &str) -> String {
+    let (bucket, id) = (campaign.text("/bucket"), campaign.text("/campaign"));
+    format!("s3://{bucket}/campaigns/{id}/{}/{name}", campaign.text("/attempt"))
 }
 
 fn users<'a>(lines: &'a [Value], action: &str) -> BTreeSet<&'a str> {
@@ -51,8 +56,7 @@ fn warnings(campaign: &Ended) -> Vec<(&str, &str)> {
 /// Stops the rotations of a campaign's first two batches.
 async fn stop_rotations(cloud: &Arc<Cloud>, campaign: &Ended) {
     for number in 1..=2 {
-        let (bucket, id) = (campaign.text("/bucket"), campaign.text("/campaign"));
-        let batch = cloud.object(&format!("s3://{bucket}/campaigns/{id}/batch-{number:04}.json")).await;
+        let batch = cloud.object(&place(campaign, &format!("batch-{number:04}.json"))).await;
         let items: Vec<Item> = serde_json::from_str(&batch).unwrap();
         for item in items {
             let run = Run::known(cloud, &item.run.to_string());

@@ -159,7 +159,12 @@ impl Functions {
                 let members = self.members(MEMBER_READS);
                 serve::invoke(&Investigate::new(config, members, BUCKET.into()), payload, ctx).await
             }
-            Scan::NAME => serve::invoke(&Scan::new(config, BUCKET.into()), payload, ctx).await,
+            Scan::NAME => {
+                let rotation = self.fake.state().machine("rotation");
+                let create_role = self.fake.role_arn(&role(CreateKey::NAME));
+                let scan = Scan::new(config, BUCKET.into(), rotation, create_role);
+                serve::invoke(&scan, payload, ctx).await
+            }
             Review::NAME => {
                 let rotation = self.fake.state().machine("rotation");
                 serve::invoke(&Review::new(config, rotation, BUCKET.into()), payload, ctx).await

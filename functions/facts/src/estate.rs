@@ -3,8 +3,11 @@
 //! The credential report names every user in one answer; IAM keeps it for four hours, so a key that was made since
 //! is missing, and a user whose key looks due is asked for again by name. Where IAM gives no report to these
 //! credentials, users and their keys are listed one by one instead: a call for every user.
+//!
+//! Two keys are the ordinary state of a user in its overlap or grace. The list of secrets tells which runs its versions
+//! name, and one list of executions which of them run: only of a user whose runs have all ended is more asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_iam::Client;
@@ -12,15 +15,21 @@ use aws_sdk_iam::types::{ReportStateType, SummaryKeyType, User};
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
 use aws_types::SdkConfig;
 use jiff::Timestamp;
-use keywheel::clock::Clock;
-use keywheel::decide::due::ROOT;
-use keywheel::fleet::estate::{Blind, Close, Current, Estate, Look, Looks, Row, Slot, Source, Tagged, Used};
-use keywheel::secret::SecretValue;
-use keywheel::{SecretArn, StepError, UserName, aws};
+use keywheel::clock::{Clock, after};
+use keywheel::decide::due::{self, ROOT};
+use keywheel::decide::orphan::{Attribution, RECORD_WITHIN};
+use keywheel::fleet::FleetPolicy;
+use keywheel::fleet::estate::{
+    Blind, Close, Current, Estate, Left, Look, Looks, Row, Slot, Source, Tagged, Used,
+};
+use keywheel::key::KeyFacts;
+use keywheel::rotation::Suspect;
+use keywheel::{AccessKeyId, RunId, SecretArn, StepError, UserName, aws};
 use tokio::task::JoinSet;
 
-use crate::secrets::{CURRENT, TAG_USER, Which};
-use crate::{iam, secrets, timestamp};
+use crate::left::{self, Versions};
+use crate::secrets::{CURRENT, PENDING, PREVIOUS, TAG_USER};
+use crate::{executions, iam, secrets, timestamp};
 
 /// How often IAM is asked whether its report is ready, and how long after each time.
 const POLLS: usize = 30;
@@ -29,9 +38,25 @@ const BETWEEN_POLLS: Duration = Duration::from_secs(2);
 /// How many users are asked for in the same moment.
 const AT_ONCE: usize = 4;
 
+/// How long CloudTrail keeps its records.
+const RECORDED_FOR: Duration = Duration::from_hours(24 * 90);
+
+/// The installation whose runs are looked for.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// The ARN of its rotation machine.
+    pub rotation: String,
+    /// Its stage.
+    pub stage: String,
+    /// The ARN of the role that makes its keys. Where it is not known, no key that lost its secret is told from a
+    /// stranger's.
+    pub create_role: Option<String>,
+}
+
 /// Reads the account that `config` is for, and the tagged secrets of these regions.
 pub async fn read(
     config: &SdkConfig,
+    installation: &Installation,
     account: &str,
     regions: &[String],
     clock: &Clock,
@@ -53,6 +78,13 @@ pub async fn read(
             Err(error) => blind.push(Blind::Region { region: region.clone(), why: error.to_string() }),
         }
     }
+    let running = match running(config, installation, &rows, &secrets).await {
+        Ok(running) => Some(running),
+        Err(error) => {
+            blind.push(Blind::Runs { why: error.to_string() });
+            None
+        }
+    };
     Ok(Estate {
         account: account.to_owned(),
         regions: regions.to_vec(),
@@ -60,8 +92,24 @@ pub async fn read(
         users: rows,
         root_key,
         secrets,
+        running,
         blind,
     })
+}
+
+/// The rotations that run. Where no managed user has more than its one key, nobody needs know.
+async fn running(
+    config: &SdkConfig,
+    installation: &Installation,
+    rows: &[Row],
+    secrets: &[Tagged],
+) -> Result<BTreeSet<RunId>, StepError> {
+    let two: BTreeSet<&str> =
+        rows.iter().filter(|row| row.keys.len() > 1).map(|row| row.user.as_str()).collect();
+    if !secrets.iter().any(|secret| secret.pending || two.contains(secret.user.as_str())) {
+        return Ok(BTreeSet::new());
+    }
+    executions::running(&aws_sdk_sfn::Client::new(config), &installation.rotation).await
 }
 
 /// The users of an account, as far as they could be read.
@@ -71,18 +119,41 @@ struct Users {
     blind: Vec<Blind>,
 }
 
+/// Looks closer at the users that a plan needs, in its order, until it has as many to rotate as its limit allows.
+pub async fn look_until_full(
+    config: &SdkConfig,
+    installation: &Installation,
+    (policy, estate): (&FleetPolicy, &Estate),
+    now: Timestamp,
+) -> Looks {
+    let mut wanted = due::to_look_at(policy, estate, now).into_iter();
+    let mut looks = Looks::new();
+    loop {
+        let next: Vec<_> = wanted.by_ref().take(due::room(policy, estate, &looks, now)).collect();
+        if next.is_empty() {
+            return looks;
+        }
+        looks.extend(look(config, installation, next, now).await);
+    }
+}
+
 /// Looks closer at these users and their secrets. One that cannot be read has its reason.
-pub async fn look(config: &SdkConfig, users: Vec<(String, SecretArn)>) -> Looks {
+pub async fn look(
+    config: &SdkConfig,
+    installation: &Installation,
+    users: Vec<(String, SecretArn)>,
+    now: Timestamp,
+) -> Looks {
     let mut waiting = users.into_iter();
     let (mut looks, mut calls) = (Looks::new(), JoinSet::new());
     loop {
         while calls.len() < AT_ONCE
             && let Some((user, secret)) = waiting.next()
         {
-            let config = config.clone();
+            let (config, installation) = (config.clone(), installation.clone());
             calls.spawn(async move {
-                let look = close(&config, &user, &secret).await.unwrap_or_else(Look::Unread);
-                (user, look)
+                let look = Box::pin(close((&config, &installation), &user, &secret, now)).await;
+                (user, look.unwrap_or_else(|error| Look::Unread(error.to_string())))
             });
         }
         match calls.join_next().await {
@@ -96,27 +167,97 @@ pub async fn look(config: &SdkConfig, users: Vec<(String, SecretArn)>) -> Looks 
     }
 }
 
-async fn close(config: &SdkConfig, user: &str, secret: &SecretArn) -> Result<Look, String> {
-    let said = |error: StepError| error.to_string();
+async fn close(
+    (config, installation): (&SdkConfig, &Installation),
+    user: &str,
+    secret: &SecretArn,
+    now: Timestamp,
+) -> Result<Look, StepError> {
     let client = Client::new(config);
-    let name: UserName = user.parse().map_err(|error| format!("{error}"))?;
-    let Some(found) = iam::user(&client, &name).await.map_err(said)? else { return Ok(Look::Gone) };
-    let keys = iam::keys(&client, &name).await.map_err(said)?;
-    let current = current(config, secret, &name).await.map_err(said)?;
-    Ok(Look::Seen(Close { secret: found.secret, retire: found.retire, keep: found.keep, keys, current }))
+    let name: UserName =
+        user.parse().map_err(|error| StepError::Conflict(format!("its name is none: {error}")))?;
+    let Some(found) = iam::user(&client, &name).await? else { return Ok(Look::Gone) };
+    let keys = iam::keys(&client, &name).await?;
+    let store = aws_sdk_secretsmanager::Client::new(&aws::in_region(config, secret.region()));
+    let (current, stored) = match left::current(&store, secret, &name).await {
+        Ok(Ok(stored)) => (stored.key().cloned().map_or(Current::Nothing, Current::Key), Some(stored)),
+        Ok(Err(error)) => (Current::Unfit(error.to_string()), None),
+        Err(error @ StepError::Refused(_)) => (Current::Hidden(error.to_string()), None),
+        Err(error) => return Err(error),
+    };
+    // Of a user that does not name this secret, or has no key but the one that it holds, no run has left anything.
+    let ours = found.secret.as_deref() == Some(secret.as_str());
+    let left = match stored.filter(|stored| ours && keys.iter().any(|key| Some(&key.id) != stored.key())) {
+        Some(stored) => {
+            let desk = Desk { config, installation, store: &store, name: &name, keys: &keys, now };
+            Some(desk.left(secret, stored).await?)
+        }
+        None => None,
+    };
+    Ok(Look::Seen(Close {
+        secret: found.secret,
+        retire: found.retire,
+        keep: found.keep,
+        keys,
+        current,
+        left,
+    }))
 }
 
-/// Which key the secret holds. The value is parsed for it, and dropped.
-async fn current(config: &SdkConfig, secret: &SecretArn, user: &UserName) -> Result<Current, StepError> {
-    let client = aws_sdk_secretsmanager::Client::new(&aws::in_region(config, secret.region()));
-    match secrets::value(&client, secret, Which::Label(CURRENT)).await {
-        Ok(None) => Ok(Current::Nothing),
-        Ok(Some(value)) => Ok(match SecretValue::parse(value.text.as_deref(), user) {
-            Ok(value) => value.key().map_or(Current::Nothing, Current::Key),
-            Err(error) => Current::Unfit(error.to_string()),
-        }),
-        Err(error @ StepError::Refused(_)) => Ok(Current::Hidden(error.to_string())),
-        Err(error) => Err(error),
+/// What is known of a user when it is asked what runs have left of it.
+struct Desk<'a> {
+    config: &'a SdkConfig,
+    installation: &'a Installation,
+    store: &'a aws_sdk_secretsmanager::Client,
+    name: &'a UserName,
+    keys: &'a [KeyFacts],
+    now: Timestamp,
+}
+
+impl Desk<'_> {
+    /// What earlier runs have left, as a run reads it at its beginning.
+    async fn left(&self, arn: &SecretArn, current: left::Current) -> Result<Left, StepError> {
+        let sfn = aws_sdk_sfn::Client::new(self.config);
+        // Any execution of the machine leads to its others; this one there need not be.
+        let execution = executions::of_machine(&self.installation.rotation, RunId::standing_for("a plan"));
+        let secret = secrets::describe(self.store, arn.as_str()).await?;
+        let runs = (&sfn, execution.as_str());
+        let of = (&secret, self.name);
+        let Versions { pending, previous_key, current_run, held } =
+            left::versions(self.store, runs, of, &current, (self.keys, self.now)).await?;
+        let (iam, ssm) = (Client::new(self.config), aws_sdk_ssm::Client::new(self.config));
+        let stage = self.installation.stage.as_str();
+        let evidence = left::evidence((&iam, &ssm, stage), self.keys, current.key()).await?;
+        let others: Vec<&KeyFacts> = self.keys.iter().filter(|key| Some(&key.id) != current.key()).collect();
+        let stored = |id: &AccessKeyId| {
+            previous_key.as_ref() == Some(id)
+                || pending.as_ref().is_some_and(|pending| pending.key.as_ref() == Some(id))
+        };
+        let orphan = match others[..] {
+            [other] if current.key().is_some() && evidence.is_none() && !stored(&other.id) => {
+                self.whose(runs, arn, other).await?
+            }
+            _ => None,
+        };
+        Ok(Left { current: current.version, current_run, previous_key, pending, evidence, held, orphan })
+    }
+
+    /// Whose a key is that no version names; `None` where CloudTrail cannot have its record, yet or any more.
+    async fn whose(
+        &self,
+        runs: (&aws_sdk_sfn::Client, &str),
+        secret: &SecretArn,
+        key: &KeyFacts,
+    ) -> Result<Option<Attribution>, StepError> {
+        let (Some(role), Some(created)) = (self.installation.create_role.as_deref(), key.created) else {
+            return Ok(None);
+        };
+        if self.now < after(created, RECORD_WITHIN) || self.now >= after(created, RECORDED_FOR) {
+            return Ok(None);
+        }
+        let suspect = Suspect { key: key.id.clone(), created: key.created, stored_by: None };
+        let of = (self.store, secret, self.name);
+        left::whose(self.config, runs, of, (&suspect, role), self.now).await.map(Some)
     }
 }
 
@@ -274,7 +415,7 @@ async fn by_lists(client: &Client) -> Result<Users, StepError> {
 async fn row(client: &Client, user: &User) -> Result<Row, String> {
     let name = user.user_name();
     let parsed: UserName = name.parse().map_err(|error| format!("{error}"))?;
-    let slot = |key: keywheel::key::KeyFacts| Slot {
+    let slot = |key: KeyFacts| Slot {
         active: key.is_active(),
         since: key.created,
         used: Used::Unknown,
@@ -320,7 +461,15 @@ fn one_tagged(entry: &SecretListEntry, region: &str) -> Result<Option<Tagged>, S
     let arn = arn.parse().map_err(|error| StepError::Conflict(format!("ListSecrets: {error}")))?;
     let replica_of = entry.primary_region().filter(|primary| *primary != region).map(str::to_owned);
     let changed = entry.last_changed_date().and_then(timestamp);
-    Ok(Some(Tagged { arn, user, tags, changed, replica_of }))
+    let versions = entry.secret_versions_to_stages().cloned().unwrap_or_default();
+    let runs = secrets::runs(versions.iter());
+    // A label that a promotion has left on what is current, or was, says nothing.
+    let waits = |labels: &Vec<String>| {
+        let has = |label: &str| labels.iter().any(|one| one == label);
+        has(PENDING) && !has(CURRENT) && !has(PREVIOUS)
+    };
+    let pending = versions.values().any(waits);
+    Ok(Some(Tagged { arn, user, tags, changed, replica_of, runs, pending }))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod estate;
 pub mod executions;
 pub mod fleet;
 pub mod iam;
+pub mod left;
 pub mod member;
 pub mod secrets;
 pub mod switch;

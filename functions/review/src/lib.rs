@@ -53,10 +53,11 @@ impl Step for Review {
         }
         let mode = facts::switch::mode(&aws_sdk_ssm::Client::new(&config), &ctx.stage).await?;
         let counted = campaign::count(&items, &states, batch.wave);
-        let Counted { promoted, left, failed } = &counted;
+        let Counted { promoted, retiring, left, failed } = &counted;
         info!(rotation.id = %doc.campaign, "Batch {}: {promoted} promoted, {} not", batch.number, failed.len());
         let results = json!({
-            "batch": batch.number, "wave": batch.wave, "promoted": promoted, "left": left, "failed": failed,
+            "batch": batch.number, "wave": batch.wave, "promoted": promoted, "retiring": retiring,
+            "left": left, "failed": failed,
         });
         bucket.write(&doc.results(batch.number), "application/json", results.to_string()).await?;
         doc.note(counted);

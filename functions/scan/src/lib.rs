@@ -1,14 +1,16 @@
 //! The `Scan` state: the plan of a campaign, written where the machine's Map reads it.
 //!
 //! It changes nothing but the objects that are named after the campaign, and what is remembered of warnings.
-//! Whatever could not be read is skipped and said, never rotated; a policy with a mistake starts nothing at all.
+//! Whatever could not be read is skipped and said, never rotated; a policy with a mistake starts nothing at all. What
+//! runs that have ended have left of a user is planned beside what is due: its rotation goes on where they stopped.
 
 mod ahead;
 
 use ahead::Ahead;
 use aws_types::SdkConfig;
-use facts::bucket::{Bucket, keep_outcome};
-use facts::{estate, executions, secrets};
+use facts::bucket::{Bucket, Deleted, keep_outcome};
+use facts::estate::{self, Installation};
+use facts::{executions, secrets};
 use jiff::Timestamp;
 use keywheel::campaign::{
     Begin, Campaign, Counts, Failed, Item, NAMED, Outcome, POLICY, Request, outcome_of,
@@ -22,7 +24,7 @@ use keywheel::fleet::policy::{Exemption, Terms};
 use keywheel::fleet::rules::{DEFAULTS, Standing, Subject};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Reason, Why};
-use keywheel::{Context, SecretArn, Step, StepError, UserName, aws};
+use keywheel::{Context, RunId, SecretArn, Step, StepError, UserName, aws};
 use serde_json::Value;
 use tracing::info;
 
@@ -33,12 +35,16 @@ const NAMES: usize = 200;
 pub struct Scan {
     config: SdkConfig,
     bucket: String,
+    rotation: String,
+    /// The role under which keys are made: what CloudTrail's record of an orphan must name.
+    create_role: String,
 }
 
 impl Scan {
-    /// A step that calls AWS with `config`, and keeps its plan in that bucket.
-    pub fn new(config: SdkConfig, bucket: String) -> Self {
-        Self { config, bucket }
+    /// A step that calls AWS with `config` and keeps its plan in that bucket, for rotations of that machine, which make
+    /// keys under `create_role`.
+    pub fn new(config: SdkConfig, bucket: String, rotation: String, create_role: String) -> Self {
+        Self { config, bucket, rotation, create_role }
     }
 }
 
@@ -47,14 +53,21 @@ impl Step for Scan {
     type Input = Begin;
     type Output = Campaign;
 
-    /// Run twice, it makes the plan anew and writes it over the first one: nothing is started before it has ended. Whom
-    /// the first one has warned it warns again, in the same notices, and nobody else.
+    /// Run twice, it makes the plan anew and writes it into a folder of its own: however late an attempt comes, the batches
+    /// that its document names are those that it has planned. Whom the first one has warned it warns again, in the same
+    /// notices, and nobody else.
     async fn run(&self, begin: Begin, ctx: &Context) -> Result<Campaign, StepError> {
         let mut doc = Campaign::new(&begin, asked(&begin.input)?, &self.bucket);
+        doc.attempt = Some(RunId::random());
         let config = aws::for_run(&self.config, doc.campaign);
         let bucket = Bucket::new(&config, &self.bucket);
         // On the heap: as one future, all that it reads is deeper than the compiler follows.
-        let ahead = Box::pin(prepare(&config, &bucket, &mut doc, ctx)).await?;
+        let installation = Installation {
+            rotation: self.rotation.clone(),
+            stage: ctx.stage.clone(),
+            create_role: Some(self.create_role.clone()),
+        };
+        let ahead = Box::pin(prepare((&config, &installation), &bucket, &mut doc, ctx)).await?;
         if doc.outcome.is_some() {
             keep_outcome(&bucket, &doc).await?;
         }
@@ -86,7 +99,7 @@ fn asked(input: &Value) -> Result<Request, StepError> {
 
 /// Makes the plan, and begins its first batch or ends the campaign. What it returns is to be told ahead.
 async fn prepare(
-    config: &SdkConfig,
+    (config, installation): (&SdkConfig, &Installation),
     bucket: &Bucket,
     doc: &mut Campaign,
     ctx: &Context,
@@ -107,7 +120,7 @@ async fn prepare(
     doc.freeze = policy.limits.freezes_left(now);
 
     let ((lines, mut items), calendar) = if doc.request.secrets.is_empty() {
-        due_now(config, doc, &policy, ctx).await?
+        due_now((config, installation), doc, &policy, ctx).await?
     } else {
         let allowed = usize::try_from(policy.limits.keys_per_run).unwrap_or(NAMES).min(NAMES);
         let asked = doc.request.secrets.len();
@@ -157,7 +170,17 @@ async fn other(config: &SdkConfig, bucket: &Bucket, doc: &Campaign) -> Result<Op
 /// The policy that holds, or why there is none. What nobody has pushed is the careful default.
 async fn policy(bucket: &Bucket, doc: &mut Campaign) -> Result<Result<FleetPolicy, Why>, StepError> {
     let asked = doc.request.policy_version.clone();
-    let Some(stored) = bucket.read(POLICY, asked.as_deref()).await? else {
+    let found = match bucket.read_kept(POLICY, asked.as_deref()).await? {
+        Ok(found) => found,
+        Err(Deleted) => {
+            return Ok(Err(Why::new(
+                "PolicyDeleted",
+                format!("A policy was pushed, and {} has been deleted since.", bucket.address(POLICY)),
+                "Push one again (`keywheel policy push FILE`), or take the delete marker off: nothing runs by the defaults where somebody had decided otherwise.",
+            )));
+        }
+    };
+    let Some(stored) = found else {
         return Ok(match asked {
             None => Ok(FleetPolicy::default()),
             Some(version) => Err(Why::new(
@@ -189,7 +212,7 @@ type Planned = (Vec<Line>, Vec<(u32, Item)>);
 
 /// The plan over the whole account, and when its keys are due, where owners are told ahead.
 async fn due_now(
-    config: &SdkConfig,
+    (config, installation): (&SdkConfig, &Installation),
     doc: &mut Campaign,
     policy: &FleetPolicy,
     ctx: &Context,
@@ -197,9 +220,9 @@ async fn due_now(
     // The machine's own account and region are where managed secrets are, unless the policy names more.
     let (region, account) = place(&doc.execution)?;
     let regions = if policy.regions.is_empty() { vec![region] } else { policy.regions.clone() };
-    let estate = estate::read(config, &account, &regions, &ctx.clock).await?;
+    let estate = estate::read(config, installation, &account, &regions, &ctx.clock).await?;
     let now = ctx.clock.now();
-    let looks = estate::look(config, due::to_look_at(policy, &estate, now)).await;
+    let looks = estate::look_until_full(config, installation, (policy, &estate), now).await;
     let plan = due::plan(policy, &estate, &looks, now);
     // What a person asks for by hand warns nobody.
     let warns = policy.warns() && doc.request.reason == Reason::Scheduled && !doc.request.dry_run;
@@ -207,7 +230,7 @@ async fn due_now(
     let item = |line: &Line| {
         let (wave, secret, terms) = (line.wave?, line.secret.as_ref()?, line.terms.as_ref()?);
         let item = Item::new(doc.campaign, secret.as_str(), Some(&line.user), doc.request.reason, terms);
-        Some((wave, item))
+        Some((wave, Item { only_retires: line.only_retires(), ..item }))
     };
     let items: Vec<(u32, Item)> = plan.with(Action::Rotate).filter_map(item).collect();
     doc.counts = Counts {
