@@ -16,6 +16,8 @@ mod left_alone;
 mod pushed;
 #[path = "fleet/stopped.rs"]
 mod stopped;
+#[path = "fleet/taken_over.rs"]
+mod taken_over;
 #[path = "fleet/walker.rs"]
 mod walker;
 #[path = "fleet/warnings.rs"]
