@@ -1,6 +1,7 @@
 //! Each role may do what its function was seen to do, and nothing more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use keywheel::RunId;
 use keywheel::campaign::{Item, POLICY};
@@ -65,6 +66,19 @@ async fn seen_in_campaigns(seen: &mut Seen) {
     };
     let reviewed = world.beside(item.run, json!({"secret": item.secret, "policy": item.policy}), work).await;
     assert_eq!((&reviewed["outcome"], &reviewed["waves"][0]["promoted"]), (&json!("Done"), &json!(1)));
+    note_calls(seen, &world);
+    // The batch is looked at while its rotation waits for a key that works.
+    let world = World::new();
+    world.fake.state().options.valid_after = hours(1);
+    let campaign = scan(&world, json!({})).await;
+    let batch = world.fake.state().object(campaign["batch"]["key"].as_str().unwrap()).unwrap().to_owned();
+    let items: Vec<Item> = serde_json::from_str(&batch).unwrap();
+    let work = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.functions.invoke("Review", "review", campaign).await.unwrap()
+    };
+    let input = json!({"secret": items[0].secret, "policy": items[0].policy});
+    assert_eq!(world.beside(items[0].run, input, work).await["phase"], "settle");
     note_calls(seen, &world);
     // A secret that is named, and a version of the policy.
     let world = World::new();

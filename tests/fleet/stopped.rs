@@ -159,3 +159,28 @@ async fn a_review_that_fails_for_good_starts_nothing_more_and_says_so() {
     }
     world.assert_all_sound();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rotation_that_has_ended_and_cannot_tell_it_is_not_one_that_is_late() {
+    let world = all_due(10);
+    // Nobody hears of it: neither the machine that waits, nor the bus.
+    world.fake.state().plan = Plan::new(
+        ["states:SendTaskFailure", "events:PutEvents"].map(|name| Fault::on(name, Kind::Refused).for_good()),
+    );
+    let done = world
+        .campaign_watched(json!({"reason": "scheduled"}), &mut |machine, state, _| {
+            if (machine, state) == ("fleet", "Batch") {
+                world.untag("svc-03", "user");
+            }
+            Control::Go
+        })
+        .await;
+    done.expect(Ended::Done, "AllBegun");
+    let [failed] = done.doc().failed.as_slice() else { panic!("{:?}", done.doc().failed) };
+    assert_eq!((failed.whom.as_str(), failed.code.as_str()), ("svc-03", "NotMutual"));
+    // It was still trying when it was counted.
+    let run = done.rotations.iter().find(|run| run.id == failed.run).unwrap();
+    let ended = run.expect(Outcome::Blocked).walk.history.last().unwrap().at;
+    assert!(ended > done.entered("Review")[0], "{ended}");
+    world.assert_all_sound();
+}
