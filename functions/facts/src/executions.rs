@@ -31,7 +31,8 @@ pub async fn at_work(
     runs: &[RunId],
     secret: (&SecretArn, &str),
 ) -> Result<RunState, StepError> {
-    all(sfn, execution, runs, secret).await.map(|all| together(&all))
+    // Boxed: the SDK's futures are deep, and the compiler counts their depth.
+    Box::pin(all(sfn, execution, runs, secret)).await.map(|all| together(&all))
 }
 
 /// What each of these runs is to a secret, in their order.

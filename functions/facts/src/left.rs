@@ -103,7 +103,7 @@ pub async fn versions(
         .and_then(|stored| SecretValue::parse(stored.text.as_deref(), user).ok())
         .and_then(|value| value.key());
     if !theirs {
-        let runs = executions::all(sfn, execution, &secret.runs_on(version), of).await?;
+        let runs = Box::pin(executions::all(sfn, execution, &secret.runs_on(version), of)).await?;
         found.current_run = executions::together(&runs);
         found.held = executions::left_to_a_person(&runs);
     }

@@ -107,7 +107,10 @@ impl Look {
         let runs = (&sfn, doc.execution.as_str());
         let found = (&keys[..], ctx.clock.now());
         let Versions { pending, previous_key, current_run, .. } =
-            left::versions(&store, runs, (&secret, &name), &current, found).await.map_err(unreadable)?;
+            // On the heap: the SDK's futures are deep, and the compiler counts their depth.
+            Box::pin(left::versions(&store, runs, (&secret, &name), &current, found))
+                .await
+                .map_err(unreadable)?;
         let facts = entry::Facts {
             now: ctx.clock.now(),
             evidence: left::evidence((&iam, &ssm, &ctx.stage), &keys, current.key()).await?,

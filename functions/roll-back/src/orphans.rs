@@ -117,5 +117,5 @@ async fn attribute(tools: &Tools<'_>, doc: &Rotation, suspect: &Suspect) -> Resu
     }
     let user = &doc.baseline()?.user.name;
     let (runs, of) = ((&tools.sfn, doc.execution.as_str()), (&tools.store, arn, user));
-    left::whose(&tools.config, runs, of, (suspect, tools.create_role), now).await
+    Box::pin(left::whose(&tools.config, runs, of, (suspect, tools.create_role), now)).await
 }
