@@ -62,10 +62,10 @@ pub fn together(all: &[Known]) -> RunState {
     turned_back.map_or(found, |(_, leaked)| found.knowing(leaked))
 }
 
-/// What the last of the runs on one version said, where it has ended and left the old key to a person.
-pub fn left_to_a_person(all: &[Known]) -> Option<Why> {
+/// The last of the runs on one version that have ended.
+pub fn last_ended(all: &[Known]) -> Option<&Known> {
     let ended = all.iter().filter(|known| known.state.ended().is_some());
-    ended.max_by_key(|known| known.started)?.held.clone()
+    ended.max_by_key(|known| known.started)
 }
 
 /// Takes a run's label off a version that it leaves to another, unless that is all that leads from there to a run of
@@ -114,7 +114,7 @@ pub struct Known {
     /// When it ended.
     stopped: Option<Timestamp>,
     /// Why it has left the old key to a person, where it has.
-    held: Option<Why>,
+    pub held: Option<Why>,
 }
 
 impl Known {
@@ -243,7 +243,7 @@ mod tests {
             ..Known::NOT_OURS
         };
         let held = known(1, RunState::Ended(run), Some("StillInUse"));
-        let code = |all: &[Known]| left_to_a_person(all).map(|why| why.code);
+        let code = |all: &[Known]| last_ended(all)?.held.as_ref().map(|why| why.code.clone());
         assert_eq!(code(&[]), None);
         assert_eq!(code(std::slice::from_ref(&held)).as_deref(), Some("StillInUse"));
         // Whoever has taken it over since, and was stopped, has been told to go on.

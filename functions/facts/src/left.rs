@@ -51,7 +51,9 @@ pub struct Versions {
     pub previous_key: Option<AccessKeyId>,
     /// The run that the current version leads to. Asked for only there.
     pub current_run: RunState,
-    /// What the last run on it said, where it has left the other key to a person.
+    /// The last run on it that has ended.
+    pub last: Option<RunId>,
+    /// What that one said, where it has left the other key to a person.
     pub held: Option<Why>,
 }
 
@@ -65,8 +67,13 @@ pub async fn versions(
     (keys, now): (&[KeyFacts], Timestamp),
 ) -> Result<Versions, StepError> {
     let of = (&secret.arn, secret.name.as_str());
-    let mut found =
-        Versions { pending: None, previous_key: None, current_run: RunState::NotOurs, held: None };
+    let mut found = Versions {
+        pending: None,
+        previous_key: None,
+        current_run: RunState::NotOurs,
+        last: None,
+        held: None,
+    };
     // A promoted version keeps AWSPENDING until the next one takes it. Where it also is the current or the previous
     // one, the label says nothing.
     if let Some(version) = secret.on_its_way() {
@@ -105,7 +112,9 @@ pub async fn versions(
     if !theirs {
         let runs = Box::pin(executions::all(sfn, execution, &secret.runs_on(version), of)).await?;
         found.current_run = executions::together(&runs);
-        found.held = executions::left_to_a_person(&runs);
+        let last = executions::last_ended(&runs);
+        found.last = last.and_then(|last| last.state.ended());
+        found.held = last.and_then(|last| last.held.clone());
     }
     Ok(found)
 }

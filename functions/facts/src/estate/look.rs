@@ -96,7 +96,7 @@ async fn close(
     let left = match stored.filter(|stored| ours && keys.iter().any(|key| Some(&key.id) != stored.key())) {
         Some(stored) => {
             let desk = Desk { config, installation, store: &store, name: &name, keys: &keys, now };
-            Some(desk.left(secret, stored).await?)
+            Some(Box::new(desk.left(secret, stored).await?))
         }
         None => None,
     };
@@ -130,7 +130,7 @@ impl Desk<'_> {
         let secret = secrets::describe(self.store, arn.as_str()).await?;
         let runs = (&sfn, execution.as_str());
         let of = (&secret, self.name);
-        let Versions { pending, previous_key, current_run, held } =
+        let Versions { pending, previous_key, current_run, last, held } =
             Box::pin(left::versions(self.store, runs, of, &current, (self.keys, self.now))).await?;
         let (iam, ssm) = (Client::new(self.config), aws_sdk_ssm::Client::new(self.config));
         let stage = self.installation.stage.as_str();
@@ -146,7 +146,16 @@ impl Desk<'_> {
             }
             _ => None,
         };
-        Ok(Left { current: current.version, current_run, previous_key, pending, evidence, held, orphan })
+        Ok(Left {
+            current: current.version,
+            current_run,
+            last,
+            previous_key,
+            pending,
+            evidence,
+            held,
+            orphan,
+        })
     }
 
     /// Whose a key is that no version names; `None` where CloudTrail cannot have its record, yet or any more.

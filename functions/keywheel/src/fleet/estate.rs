@@ -157,7 +157,9 @@ pub struct Left {
     pub pending: Option<Pending>,
     /// What is on record of the other key, where it was contained as leaked.
     pub evidence: Option<Evidence>,
-    /// What the last run on the current version said, where it has left the other key to a person.
+    /// The last run on the current version that has ended.
+    pub last: Option<RunId>,
+    /// What that one said, where it has left the other key to a person.
     pub held: Option<Why>,
     /// Who made a key that no version names, as far as CloudTrail tells; `None` where it was not asked.
     pub orphan: Option<Attribution>,
@@ -178,7 +180,7 @@ pub struct Close {
     pub current: Current,
     /// What earlier runs have left; `None` where there is nothing but the key that its secret holds, or where the value
     /// may not be read.
-    pub left: Option<Left>,
+    pub left: Option<Box<Left>>,
 }
 
 /// A closer look at a user.

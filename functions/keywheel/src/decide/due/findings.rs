@@ -47,7 +47,7 @@ impl Desk<'_> {
     /// the key might as well be what a person has put there. No run touches it.
     pub(super) fn run_gone(&self, row: &Row, managed: &Managed<'_>, look: Option<&Look>) -> Option<Line> {
         let Some(Look::Seen(close)) = look else { return None };
-        let left = close.left.as_ref().filter(|left| left.current_run == RunState::NotOurs)?;
+        let left = close.left.as_deref().filter(|left| left.current_run == RunState::NotOurs)?;
         let other = left.previous_key.as_ref()?;
         let is_there =
             key::find(&close.keys, other).is_some() && close.current != Current::Key(other.clone());

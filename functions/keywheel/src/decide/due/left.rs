@@ -33,7 +33,7 @@ impl Desk<'_> {
     /// The line of a user of whom an ended run has left something, or whom a run is at work on; `None` where there is
     /// nothing of ours beside the current key, or nothing that a run could do about it.
     pub(super) fn left(&self, base: &Line, terms: &Terms, close: &Close) -> Option<Line> {
-        let left = close.left.as_ref()?;
+        let left = close.left.as_deref()?;
         let line = |action, code, key: Option<&AccessKeyId>, why: String| {
             let rotated = action == Action::Rotate;
             let created = key.and_then(|key| key::find(&close.keys, key)).and_then(|key| key.created);
@@ -117,6 +117,8 @@ fn work<'a>(start: &'a Start, left: &'a Left, close: &Close) -> Option<Work<'a>>
             let key = &start.old.as_ref()?.key;
             let superseded = left.previous_key.as_ref() == Some(key);
             let run = left.current_run.ended().filter(|_| superseded);
+            // Of several the last one has left it so.
+            let run = run.map(|run| left.last.unwrap_or(run));
             // What only its owner gives up goes when the current key is due, as before.
             let ours = run.is_some() || start.leaked || left.evidence.is_some();
             let active = key::find(&close.keys, key).is_some_and(KeyFacts::is_active);

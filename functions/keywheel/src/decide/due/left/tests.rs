@@ -60,22 +60,23 @@ fn superseded(run: RunId) -> Close {
         keep: None,
         keys: vec![key(0, 5), key(1, 95)],
         current: Current::Key(id(0)),
-        left: Some(Left {
+        left: Some(Box::new(Left {
             current: Some(CurrentVersion { version: run.version(), key: Some(id(0)) }),
             current_run: RunState::Ended(run),
             previous_key: Some(id(1)),
             pending: None,
             evidence: None,
+            last: None,
             held: None,
             orphan: None,
-        }),
+        })),
     }
 }
 
 /// The same with another end of what it has left.
 fn but(close: &Close, change: impl FnOnce(&mut Left)) -> Close {
     let mut close = close.clone();
-    change(close.left.as_mut().unwrap());
+    change(close.left.as_deref_mut().unwrap());
     close
 }
 
