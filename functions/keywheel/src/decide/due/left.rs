@@ -34,7 +34,7 @@ impl Desk<'_> {
     /// nothing of ours beside the current key, or nothing that a run could do about it.
     pub(super) fn left(&self, base: &Line, terms: &Terms, close: &Close) -> Option<Line> {
         let left = close.left.as_deref()?;
-        let line = |action, code, key: Option<&AccessKeyId>, why: String| {
+        let line = |action: Action, code, key: Option<&AccessKeyId>, why: String| {
             let rotated = action == Action::Rotate;
             let created = key.and_then(|key| key::find(&close.keys, key)).and_then(|key| key.created);
             Line {
