@@ -1,6 +1,7 @@
 //! Each role may do what its function was seen to do, and nothing more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use keywheel::RunId;
 use keywheel::campaign::{Item, POLICY};
@@ -74,6 +75,19 @@ async fn seen_in_campaigns(seen: &mut Seen) {
         assert_eq!((&reviewed["outcome"], &reviewed["waves"][0]["promoted"]), (&json!("Done"), &json!(1)));
         note_calls(seen, &world);
     }
+    // The batch is looked at while its rotation waits for a key that works.
+    let world = World::new();
+    world.fake.state().options.valid_after = hours(1);
+    let campaign = scan(&world, json!({})).await;
+    let batch = world.fake.state().object(campaign["batch"]["key"].as_str().unwrap()).unwrap().to_owned();
+    let items: Vec<Item> = serde_json::from_str(&batch).unwrap();
+    let work = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.functions.invoke("Review", "review", campaign).await.unwrap()
+    };
+    let input = json!({"secret": items[0].secret, "policy": items[0].policy});
+    assert_eq!(world.beside(items[0].run, input, work).await["phase"], "settle");
+    note_calls(seen, &world);
     // A secret that is named, and a version of the policy.
     for there in [false, true] {
         let world = here_or_there(there);
@@ -92,6 +106,12 @@ async fn seen_in_campaigns(seen: &mut Seen) {
         let campaign = scan(&world, json!({"reason": "scheduled"})).await;
         assert_eq!(campaign["counts"]["warned"], 1);
     }
+    note_calls(seen, &world);
+    // A second key, of which no version of the secret knows.
+    let world = World::new();
+    world.fake.state().add_key(USER, Maker::Stranger);
+    world.fake.wait(hours(1)).await;
+    scan(&world, json!({"dry_run": true})).await;
     note_calls(seen, &world);
     // IAM makes no report, and users are listed.
     for there in [false, true] {
@@ -163,6 +183,8 @@ async fn seen_in_emergencies(seen: &mut Seen) {
     world.alarm(finding(&key, USER)).await;
     world.close(&key);
     tokio::time::sleep(hours(31 * 24)).await;
+    // The plan finds it as well, and that its evidence time is over.
+    scan(&world, json!({"dry_run": true})).await;
     world.run(request()).await;
     note_calls(seen, &world);
     // One whose superseded key comes back.

@@ -17,7 +17,7 @@ use promote_key::PromoteKey;
 use replace::Replace;
 use review::Review;
 use roll_back::RollBack;
-use scan::Scan;
+use scan::{Scan, Settings};
 use serde_json::{Value, json};
 use tokio::sync::Notify as Signal;
 use triage::Triage;
@@ -174,8 +174,11 @@ impl Functions {
                 serve::invoke(&Investigate::new(config, members, BUCKET.into()), payload, ctx).await
             }
             Scan::NAME => {
-                serve::invoke(&Scan::new(config, self.members(MEMBER_READS), BUCKET.into()), payload, ctx)
-                    .await
+                let rotation = self.fake.state().machine("rotation");
+                let create_role = self.fake.role_arn(&role(CreateKey::NAME));
+                let settings = Settings { bucket: BUCKET.into(), rotation, create_role };
+                let scan = Scan::new(config, self.members(MEMBER_READS), settings);
+                serve::invoke(&scan, payload, ctx).await
             }
             Review::NAME => {
                 let rotation = self.fake.state().machine("rotation");

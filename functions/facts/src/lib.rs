@@ -9,6 +9,7 @@ pub mod estate;
 pub mod executions;
 pub mod fleet;
 pub mod iam;
+pub mod left;
 pub mod member;
 pub mod replicas;
 pub mod secrets;

@@ -72,6 +72,12 @@ impl Secret {
         self.versions.iter().find(|(_, has)| labels(has)).and_then(|(id, _)| id.parse().ok())
     }
 
+    /// The version that is on its way: it has AWSPENDING, and is neither the current nor the previous one.
+    pub fn on_its_way(&self) -> Option<VersionId> {
+        let version = self.labelled(PENDING)?;
+        (!self.carries(&version, CURRENT) && !self.carries(&version, PREVIOUS)).then_some(version)
+    }
+
     /// The runs that took work on this secret over, with the versions they work on.
     pub fn claims(&self) -> Vec<(VersionId, RunId)> {
         let of = |(id, labels): (&String, &Vec<String>)| -> Vec<(VersionId, RunId)> {
@@ -96,6 +102,15 @@ impl Secret {
     pub fn carries(&self, version: &VersionId, label: &str) -> bool {
         self.versions.get(version.as_str()).is_some_and(|has| has.iter().any(|has| has == label))
     }
+}
+
+/// The runs that versions with these ids and labels name: who wrote them, and who has taken them over.
+pub fn runs<'a>(versions: impl Iterator<Item = (&'a String, &'a Vec<String>)>) -> Vec<RunId> {
+    let of = |(id, labels): (&String, &Vec<String>)| -> Vec<RunId> {
+        let wrote: Option<RunId> = id.parse().ok();
+        wrote.into_iter().chain(labels.iter().filter_map(|label| RunId::from_label(label))).collect()
+    };
+    versions.flat_map(of).collect()
 }
 
 /// Describes a secret by name or ARN.

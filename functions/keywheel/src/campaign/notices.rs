@@ -38,9 +38,14 @@ impl Campaign {
             let left: usize = self.waves.iter().map(|wave| wave.left).sum();
             let left =
                 if left == 0 { String::new() } else { format!(", {left} were in another run's hands") };
+            let retiring: usize = self.waves.iter().map(|wave| wave.retiring).sum();
+            let retiring = match retiring {
+                0 => String::new(),
+                many => format!(", {many} old ones are on their way out"),
+            };
             let rest = self.keys() - self.begun();
             format!(
-                " Of {} keys {promoted} were promoted and {failed} were not{left}; {rest} were not begun.",
+                " Of {} keys {promoted} were promoted and {failed} were not{retiring}{left}; {rest} were not begun.",
                 self.keys()
             )
         };
