@@ -12,6 +12,7 @@ pub mod member;
 pub mod secrets;
 pub mod switch;
 pub mod trail;
+pub mod unused;
 
 use aws_smithy_types::DateTime;
 use jiff::Timestamp;

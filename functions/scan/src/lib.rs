@@ -1,9 +1,11 @@
 //! The `Scan` state: the plan of a campaign, written where the machine's Map reads it.
 //!
-//! It changes nothing but the objects that are named after the campaign, and what is remembered of warnings.
-//! Whatever could not be read is skipped and said, never rotated; a policy with a mistake starts nothing at all.
+//! It changes nothing but the objects that are named after the campaign, and what is remembered of warnings, and starts
+//! a run for each key that nobody uses, where the policy says so. Whatever could not be read is skipped and said, never
+//! rotated; a policy with a mistake starts nothing at all.
 
 mod ahead;
+mod unused;
 
 use ahead::Ahead;
 use aws_types::SdkConfig;
@@ -22,6 +24,7 @@ use keywheel::fleet::policy::{Exemption, Terms};
 use keywheel::fleet::rules::{DEFAULTS, Standing, Subject};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Reason, Why};
+use keywheel::unused::Removed;
 use keywheel::{Context, SecretArn, Step, StepError, UserName, aws};
 use serde_json::Value;
 use tracing::info;
@@ -33,12 +36,14 @@ const NAMES: usize = 200;
 pub struct Scan {
     config: SdkConfig,
     bucket: String,
+    removals: String,
 }
 
 impl Scan {
-    /// A step that calls AWS with `config`, and keeps its plan in that bucket.
-    pub fn new(config: SdkConfig, bucket: String) -> Self {
-        Self { config, bucket }
+    /// A step that calls AWS with `config`, keeps its plan in that bucket, and starts removals of unused keys on that
+    /// machine.
+    pub fn new(config: SdkConfig, bucket: String, removals: String) -> Self {
+        Self { config, bucket, removals }
     }
 }
 
@@ -54,7 +59,7 @@ impl Step for Scan {
         let config = aws::for_run(&self.config, doc.campaign);
         let bucket = Bucket::new(&config, &self.bucket);
         // On the heap: as one future, all that it reads is deeper than the compiler follows.
-        let ahead = Box::pin(prepare(&config, &bucket, &mut doc, ctx)).await?;
+        let ahead = Box::pin(prepare(&config, (&bucket, self.removals.as_str()), &mut doc, ctx)).await?;
         if doc.outcome.is_some() {
             keep_outcome(&bucket, &doc).await?;
         }
@@ -87,7 +92,7 @@ fn asked(input: &Value) -> Result<Request, StepError> {
 /// Makes the plan, and begins its first batch or ends the campaign. What it returns is to be told ahead.
 async fn prepare(
     config: &SdkConfig,
-    bucket: &Bucket,
+    (bucket, removals): (&Bucket, &str),
     doc: &mut Campaign,
     ctx: &Context,
 ) -> Result<Option<Ahead>, StepError> {
@@ -106,8 +111,8 @@ async fn prepare(
     doc.tolerance = policy.limits.failure_tolerance_percent;
     doc.freeze = policy.limits.freezes_left(now);
 
-    let ((lines, mut items), calendar) = if doc.request.secrets.is_empty() {
-        due_now(config, doc, &policy, ctx).await?
+    let Whole { planned: (lines, mut items), calendar, removed } = if doc.request.secrets.is_empty() {
+        Box::pin(due_now(config, doc, &policy, ctx)).await?
     } else {
         let allowed = usize::try_from(policy.limits.keys_per_run).unwrap_or(NAMES).min(NAMES);
         let asked = doc.request.secrets.len();
@@ -117,13 +122,15 @@ async fn prepare(
             doc.end(now, Outcome::Refused, Why::new("Limit", text, remedy));
             return Ok(None);
         }
-        (named(config, doc, &policy, now).await?, None)
+        let planned = named(config, doc, &policy, now).await?;
+        Whole { planned, calendar: None, removed: Vec::new() }
     };
     items.sort_by_key(|(wave, _)| *wave);
     let batches = doc.divide(items);
     write_plan(bucket, doc, &lines, &batches).await?;
 
     let mode = facts::switch::mode(&aws_sdk_ssm::Client::new(config), &ctx.stage).await?;
+    doc.counts.unused = unused::start(config, removals, &removed, ctx.clock.now()).await;
     info!(rotation.id = %doc.campaign, "Planned {} keys in {} batches", doc.keys(), batches.len());
     let now = ctx.clock.now();
     match campaign::begin(doc, mode, now) {
@@ -187,20 +194,30 @@ async fn policy(bucket: &Bucket, doc: &mut Campaign) -> Result<Result<FleetPolic
 /// The lines of a plan, and its rotations, each with its wave.
 type Planned = (Vec<Line>, Vec<(u32, Item)>);
 
-/// The plan over the whole account, and when its keys are due, where owners are told ahead.
+/// What a campaign over the whole account does.
+struct Whole {
+    planned: Planned,
+    /// When its keys are due, where owners are told ahead.
+    calendar: Option<Calendar>,
+    /// The keys that nobody uses, and for which a run of their own is started.
+    removed: Vec<Removed>,
+}
+
+/// The plan over the whole account.
 async fn due_now(
     config: &SdkConfig,
     doc: &mut Campaign,
     policy: &FleetPolicy,
     ctx: &Context,
-) -> Result<(Planned, Option<Calendar>), StepError> {
+) -> Result<Whole, StepError> {
     // The machine's own account and region are where managed secrets are, unless the policy names more.
     let (region, account) = place(&doc.execution)?;
     let regions = if policy.regions.is_empty() { vec![region] } else { policy.regions.clone() };
     let estate = estate::read(config, &account, &regions, &ctx.clock).await?;
     let now = ctx.clock.now();
     let looks = estate::look(config, due::to_look_at(policy, &estate, now)).await;
-    let plan = due::plan(policy, &estate, &looks, now);
+    let mut plan = due::plan(policy, &estate, &looks, now);
+    let removed = unused::find(config, doc, (policy, &estate), &mut plan.lines, ctx).await;
     // What a person asks for by hand warns nobody.
     let warns = policy.warns() && doc.request.reason == Reason::Scheduled && !doc.request.dry_run;
     let calendar = warns.then(|| due::calendar(policy, &estate, now));
@@ -217,8 +234,9 @@ async fn due_now(
         find: plan.with(Action::Find).count(),
         unread: plan.lines.iter().filter(|line| line.is_unread()).count(),
         warned: 0,
+        unused: 0,
     };
-    Ok(((plan.lines, items), calendar))
+    Ok(Whole { planned: (plan.lines, items), calendar, removed })
 }
 
 /// The region and the account of an execution.

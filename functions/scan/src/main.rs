@@ -6,5 +6,6 @@ use keywheel::{aws, serve};
 async fn main() -> Result<(), serve::Error> {
     serve::init_tracing();
     let bucket = serve::setting("KEYWHEEL_BUCKET")?;
-    serve::run(scan::Scan::new(aws::lambda_config(), bucket)).await
+    let removals = serve::setting("KEYWHEEL_UNUSED_ARN")?;
+    serve::run(scan::Scan::new(aws::lambda_config(), bucket, removals)).await
 }

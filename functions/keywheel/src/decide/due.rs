@@ -4,6 +4,7 @@
 
 mod findings;
 mod soon;
+mod unused;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::ids::{AccessKeyId, SecretArn};
 use crate::key::{self, KeyFacts};
 
 pub use soon::{Calendar, Soon, calendar};
+pub use unused::{Quiet, quiet};
 
 /// How the credential report calls the account's root user.
 pub const ROOT: &str = "<root_account>";

@@ -56,7 +56,8 @@ impl Line {
 
     /// Whether it is there because something could not be read.
     pub fn is_unread(&self) -> bool {
-        ["Unread", "AgeUnknown", "RegionUnread", "RowUnread", "UserUnread", "RootUnread"].contains(&self.code)
+        ["Unread", "AgeUnknown", "RegionUnread", "RowUnread", "UserUnread", "RootUnread", "UnusedUnread"]
+            .contains(&self.code)
     }
 }
 
