@@ -27,6 +27,7 @@ pub mod hostile;
 pub mod invariants;
 pub mod logs;
 pub mod repository;
+pub mod unused;
 pub mod walker;
 pub mod world;
 pub mod woven;

@@ -184,9 +184,9 @@ impl Unused {
             self.phase = Phase::Grace;
             // Long before its end: whoever brings the key back is noticed within a day.
             self.wait_until = Some(wait_time(after(now, grace.get().min(LOOK_DAILY))));
-            self.announce(now, NoticeKind::Deactivated);
+            self.announce(now, NoticeKind::Disabled);
         } else {
-            self.announce(now, NoticeKind::Deactivated);
+            self.announce(now, NoticeKind::Disabled);
             let text = format!("Key {} of {} is Inactive.", self.removed.key, self.removed.user);
             self.end(now, Outcome::Disabled, Why::new("Disabled", text, self.way_back()));
         }

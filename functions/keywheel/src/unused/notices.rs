@@ -20,7 +20,7 @@ impl Unused {
         let since =
             self.quiet_since.map_or_else(String::new, |at| format!(" since {}", at.strftime("%Y-%m-%d")));
         match kind {
-            NoticeKind::Deactivated => {
+            NoticeKind::Disabled => {
                 let fate = match self.grace() {
                     Ok((over, _)) => format!(" It is deleted at {over} unless somebody needs it."),
                     Err(_) => " By the policy it is never deleted.".to_owned(),

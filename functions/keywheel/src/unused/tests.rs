@@ -80,12 +80,12 @@ fn a_grace_is_looked_at_daily_and_says_the_way_back() {
     assert_eq!(
         told(&doc),
         [(
-            NoticeKind::Deactivated,
+            NoticeKind::Disabled,
             "Key AKIAIOSFODNN7EXAMPLE of svc-old is Inactive: nobody has used it since 2026-02-01. `keywheel restore AKIAIOSFODNN7EXAMPLE` makes it Active again. It is deleted at 2026-07-30T06:00:00.25Z unless somebody needs it."
         )]
     );
     let (mail, detail) = (doc.subject(&doc.notices[0]), doc.detail(&doc.notices[0]));
-    assert_eq!(mail, "[keywheel] Unused key Deactivated: svc-old");
+    assert_eq!(mail, "[keywheel] Unused key Disabled: svc-old");
     assert_eq!((&detail["key"], &detail["outcome"]), (&json!("AKIAIOSFODNN7EXAMPLE"), &Value::Null));
 }
 
@@ -95,7 +95,7 @@ fn a_key_that_is_never_deleted_ends_the_run_as_it_is() {
     doc.begin_grace(at("2026-06-30T06:00:00Z"));
     assert_eq!((doc.phase, doc.outcome, doc.wait_until), (Phase::Ended, Some(Outcome::Disabled), None));
     assert!(doc.grace().is_err());
-    let [(NoticeKind::Deactivated, first), (NoticeKind::Ended, last)] = told(&doc)[..] else {
+    let [(NoticeKind::Disabled, first), (NoticeKind::Ended, last)] = told(&doc)[..] else {
         panic!("{doc:?}")
     };
     assert!(first.ends_with("By the policy it is never deleted."), "{first}");
