@@ -6,7 +6,7 @@ use keywheel::rotation::Delivery;
 use keywheel::unused::{Outcome, Removed, Unused};
 
 use super::emergency::{are_sent, channel_failed};
-use crate::fake::{Call, Key, Request, State};
+use crate::fake::{Call, Request, State};
 use crate::walker::Walk;
 
 /// The functions that may take such a key away.
@@ -39,7 +39,9 @@ pub(super) fn only_as_asked(state: &State, request: &Request, call: &Call, broke
     let now = state.now();
     // What IAM shows late nobody could have seen.
     let seen = state.ago(state.options.last_used_lag);
-    let last = key.uses.iter().map(|once| once.at).filter(|at| *at <= seen && *at <= now).max();
+    // A call with an Inactive key is refused, and no use.
+    let uses = key.uses.iter().filter(|once| key.active_at(once.at)).map(|once| once.at);
+    let last = uses.filter(|at| *at <= seen).max();
     if call.function.as_deref() == Some("disable-unused") {
         if request.text("Status") != "Inactive" {
             wrong("which it makes Active");
@@ -51,7 +53,10 @@ pub(super) fn only_as_asked(state: &State, request: &Request, call: &Call, broke
         if of_second(used) < long.as_secs() {
             wrong(&format!("which was in use on {used}"));
         }
-        if !was_off(key) && of_second(key.changed()) < (long - REPORT).as_secs() {
+        // Before this very call, which is its last change.
+        if let Some((since, true)) = key.changes.iter().rev().nth(1)
+            && of_second(*since) < (long - REPORT).as_secs()
+        {
             wrong("which somebody has made Active again");
         }
         return;
@@ -75,12 +80,6 @@ pub(super) fn only_as_asked(state: &State, request: &Request, call: &Call, broke
     if last.is_some_and(|at| at >= disabled.at) {
         wrong("which was used in its grace");
     }
-}
-
-/// Whether the call itself, or one before it, has only just made the key Inactive.
-fn was_off(key: &Key) -> bool {
-    let before = key.changes.iter().rev().nth(1);
-    before.is_some_and(|(_, active)| !active)
 }
 
 /// What the run of a call was started with.
