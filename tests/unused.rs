@@ -112,8 +112,9 @@ async fn it_is_inactive_for_its_whole_grace_and_deleted_at_its_end() {
     let kinds: Vec<&str> = doc.notices.iter().map(|notice| notice.kind.name()).collect();
     assert_eq!(kinds, ["Disabled", "Deleted", "Ended"]);
     assert!(doc.notices[0].text.contains(&format!("`keywheel restore {key}`")), "{}", doc.notices[0].text);
-    // Two writes, and nobody else's.
-    assert_eq!(world.writes_on(&key), ["iam:UpdateAccessKey", "iam:DeleteAccessKey"]);
+    // Its start, two writes, and nobody else's.
+    let writes = ["states:StartExecution", "iam:UpdateAccessKey", "iam:DeleteAccessKey"];
+    assert_eq!(world.writes_on(&key), writes);
     world.assert_sound();
 }
 
@@ -136,7 +137,7 @@ async fn what_the_user_has_not_asked_for_is_only_told() {
     let done = scheduled(&world).await;
     assert_eq!((done.removals.len(), done.doc().counts.unused), (0, 0));
     assert_eq!(codes(&world, &done, OLD), ["OverAge", "Unused", "UnusedNotAllowed"]);
-    // IAM itself refuses the write to our roles, whoever starts a run.
+    // Whoever starts a run.
     world.removal(&world.removed(OLD, &key)).await.expect(Outcome::Left, "NotAllowed");
     assert!(world.is_active(&key));
 }

@@ -90,7 +90,8 @@ async fn seen_in_campaigns(seen: &mut Seen) {
     world.push_policy(json!({"defaults": {"unused": {"disable_after": "120d", "delete_after": "30d"}}}));
     let campaign = scan(&world, json!({"reason": "scheduled"})).await;
     assert_eq!(campaign["counts"]["unused"], 1);
-    let [removal] = &world.removals().await[..] else { panic!("one is started") };
+    let removals = world.removals().await;
+    let [removal] = removals.as_slice() else { panic!("one is started") };
     removal.expect(keywheel::unused::Outcome::Removed, "Removed");
     note_calls(seen, &world);
     // IAM makes no report, and users are listed.
