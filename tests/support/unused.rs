@@ -76,14 +76,6 @@ impl World {
         state.users.get_mut(user).unwrap().tags.insert("keywheel:unused".into(), "remove".into());
     }
 
-    /// Switches a key as a person does.
-    pub fn switch_key(&self, key: &str, active: bool) {
-        let mut state = self.fake.state();
-        let now = state.now();
-        state.key_mut(key).changes.push((now, active));
-        state.watch.by_people.insert(key.to_owned());
-    }
-
     /// The input of a removal, as a campaign writes it for a policy of 120 and 30 days.
     pub fn removed(&self, user: &str, key: &str) -> Removed {
         let state = self.fake.state();

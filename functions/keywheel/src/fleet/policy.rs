@@ -481,11 +481,6 @@ impl FleetPolicy {
         Terms::default().with(&self.defaults)
     }
 
-    /// Whether keys that nobody uses are made Inactive anywhere.
-    pub fn removes(&self) -> bool {
-        self.defaults.unused.is_some() || self.rules.iter().any(|rule| rule.set.unused.is_some())
-    }
-
     /// Whether anybody is told of a key before it is due.
     pub fn warns(&self) -> bool {
         self.defaults.warn.is_some() || self.rules.iter().any(|rule| rule.set.warn.is_some())
@@ -562,12 +557,6 @@ mod tests {
         assert_eq!(below.with(&set("{}")).unused, below.unused);
         let above = below.with(&set(r#"{"unused": {"disable_after": "60d"}}"#)).unused.unwrap();
         assert_eq!(above.to_string(), "Inactive after 60days without use, never deleted");
-        let policy = |json: &str| serde_json::from_str::<FleetPolicy>(json).unwrap();
-        assert!(!policy(r#"{"rules": [{"name": "a"}], "unused_after": "60d"}"#).removes());
-        assert!(policy(r#"{"defaults": {"unused": {"disable_after": "60d"}}}"#).removes());
-        assert!(
-            policy(r#"{"rules": [{"name": "a", "set": {"unused": {"disable_after": "60d"}}}]}"#).removes()
-        );
     }
 
     #[test]
