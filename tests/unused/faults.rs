@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_iam::types::StatusType;
 use keywheel::unused::Outcome;
+use serde_json::json;
 use support::faults::{Fault, Kind, Plan};
 use support::figures::say;
+use support::functions::role;
 use support::unused::Removal;
-use support::world::World;
+use support::world::{SECRET, World};
 
 use crate::{OLD, exists, world};
 
@@ -87,4 +90,48 @@ every_failed_call_ends_in_a_named_state! {
     timeout_after: TimeoutAfter,
     killed_before: KilledBefore,
     killed_after: KilledAfter
+}
+
+/// What a careless author might have written, by the roles' own hands: the promise must be seen to break.
+#[tokio::test(start_paused = true)]
+async fn control_a_key_that_is_taken_against_the_promise_is_seen() {
+    for (age, function, what) in [
+        (100, "disable-unused", "which was in use on"),
+        (200, "delete-unused", "which is Active"),
+        (200, "stored", "which a secret holds"),
+        (200, "early", "before its grace has passed"),
+    ] {
+        let (world, key) = world(age);
+        let removed = world.removed(OLD, &key);
+        let run = {
+            let mut state = world.fake.state();
+            let run = removed.run(state.now());
+            let arn =
+                format!("{}:{run}", state.machine("unused").replacen(":stateMachine:", ":execution:", 1));
+            state.execution_started(&arn, &serde_json::to_value(&removed).unwrap());
+            run
+        };
+        if function == "stored" {
+            let mut state = world.fake.state();
+            let secret = state.key(&key).unwrap().1.secret.clone();
+            let text = json!({"UserName": OLD, "AccessKeyId": key, "SecretAccessKey": secret}).to_string();
+            state.put_current(SECRET, &text);
+        }
+        let client = |function: &str| {
+            let config = world.fake.config_of(&role(function));
+            aws_sdk_iam::Client::new(&keywheel::aws::for_run(&config, run))
+        };
+        if function != "delete-unused" {
+            let call = client("disable-unused").update_access_key().user_name(OLD).access_key_id(&key);
+            call.status(StatusType::Inactive).send().await.unwrap();
+        }
+        if ["delete-unused", "early"].contains(&function) {
+            world.days_pass(29).await;
+            let call = client("delete-unused").delete_access_key().user_name(OLD).access_key_id(&key);
+            call.send().await.unwrap();
+        }
+        let violations = world.fake.state().violations.clone();
+        let seen = violations.iter().any(|one| one.starts_with("P2") && one.contains(what));
+        assert!(seen, "{what}: {violations:#?}");
+    }
 }

@@ -238,12 +238,13 @@ fn a_freeze_and_a_pause_last_longer_than_the_grace() {
     assert_eq!(waits(&frozen(OVER, Some(OVER + 9 * DAY))).0, OVER + DAY);
     // However long it holds, where its end is known.
     assert_eq!(waits(&frozen(OVER + 200 * DAY, Some(OVER + 300 * DAY))).0, OVER + 201 * DAY);
-    let paused = |now| with(inactive(now), |facts| facts.mode = Mode::Paused);
-    for held in [paused as fn(i64) -> Facts, |now| {
-        with(inactive(now), |facts| {
-            facts.frozen = Some(Frozen { until: None, why: "the installation is paused".into() });
-        })
-    }] {
+    // A freeze whose end nobody knows is a pause.
+    let endless = |facts: &mut Facts| {
+        facts.frozen = Some(Frozen { until: None, why: "the installation is paused".into() });
+    };
+    let changes: [fn(&mut Facts); 2] = [|facts| facts.mode = Mode::Paused, endless];
+    for change in changes {
+        let held = |now| with(inactive(now), change);
         assert_eq!(waits(&held(OVER)), (OVER + 3600, "the installation is paused".into()));
         assert_eq!(waits(&held(OVER + 2 * DAY)).0, OVER + 2 * DAY + 2 * 3600);
         assert_eq!(waits(&held(OVER + 60 * DAY)).0, OVER + 61 * DAY);
