@@ -198,7 +198,7 @@ pub(crate) mod tests {
     fn pair(user_tag: Option<&str>, secret_tag: Option<&str>) -> Result<Managed> {
         let facts = UserFacts { name: "svc-mail".parse().unwrap(), arn: String::new(), id: String::new() };
         let secret = user_tag.map(str::to_owned);
-        let user = User { facts, secret, retire: None, keep: None };
+        let user = User { facts, secret, retire: None, keep: None, unused: false };
         let secret = Secret {
             arn: ARN.parse().unwrap(),
             name: "app/mail".into(),

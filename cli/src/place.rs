@@ -134,6 +134,12 @@ impl Place {
         format!("{emergency}-incident")
     }
 
+    /// The ARN of the machine that removes keys that nobody uses: the fleet machine's sister.
+    pub(crate) fn removals(&self) -> String {
+        let fleet = self.fleet.strip_suffix("-fleet").unwrap_or(&self.fleet);
+        format!("{fleet}-unused")
+    }
+
     /// IAM of the account that is meant. A place without one must not be asked.
     pub(crate) fn iam(&self) -> aws_sdk_iam::Client {
         aws_sdk_iam::Client::new(self.iam.as_ref().unwrap_or(&self.config))

@@ -107,6 +107,17 @@ async fn seen_in_campaigns(seen: &mut Seen) {
         assert_eq!(campaign["counts"]["warned"], 1);
     }
     note_calls(seen, &world);
+    // Keys that nobody uses go, beside one that a secret holds.
+    let world = World::new();
+    world.unused_key(USER, 200);
+    world.allow_removal(USER);
+    world.push_policy(json!({"defaults": {"unused": {"disable_after": "120d", "delete_after": "30d"}}}));
+    let campaign = scan(&world, json!({"reason": "scheduled"})).await;
+    assert_eq!(campaign["counts"]["unused"], 1);
+    let removals = world.removals().await;
+    let [removal] = removals.as_slice() else { panic!("one is started") };
+    removal.expect(keywheel::unused::Outcome::Removed, "Removed");
+    note_calls(seen, &world);
     // A second key, of which no version of the secret knows.
     let world = World::new();
     world.fake.state().add_key(USER, Maker::Stranger);
@@ -370,24 +381,34 @@ async fn every_parameter_that_a_rotation_asks_for_is_one_that_its_role_may_read(
 }
 
 #[test]
-fn iam_writes_are_allowed_on_managed_users_only() {
+fn iam_writes_are_allowed_on_users_only_whose_tag_asks_for_them() {
     let both = [template(), member()].map(|template| template["Resources"].clone());
     let writes = ["iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey"];
-    let (mut found, mut contain) = (0, 0);
+    let (mut found, mut contain, mut removals) = (0, 0, 0);
     support::repository::walk(&Value::from(both.to_vec()), &mut |value| {
         let text = value["Action"].to_string();
         if value["Effect"] == "Allow" && writes.iter().any(|write| text.contains(write)) {
             found += 1;
             let condition = value["Condition"].to_string();
             let managed = condition.contains("aws:ResourceTag/keywheel:secret");
+            // One write each, on users whose own tag lets their unused keys go.
+            let unused = json!({ "StringEquals": { "aws:ResourceTag/keywheel:unused": "remove" } });
+            let removal = value["Condition"] == unused
+                && match value["Sid"].as_str().unwrap() {
+                    "DisableUnusedKeys" => value["Action"] == "iam:UpdateAccessKey",
+                    "DeleteUnusedKeys" => value["Action"] == "iam:DeleteAccessKey",
+                    _ => false,
+                };
+            removals += u32::from(removal);
             // Whose key leaked is not known before; containment reaches every user, and can do nothing but this.
             let containment = value["Sid"] == "SwitchOff" && value["Action"] == "iam:UpdateAccessKey";
-            assert!(managed || containment, "{value}");
+            assert!(managed || removal || containment, "{value}");
             contain += u32::from(containment);
         }
     });
     assert!(found >= 6, "{found}");
-    assert_eq!(contain, 2, "one function contains, through one role elsewhere");
+    // One function contains, through one role elsewhere; and two remove what nobody uses.
+    assert_eq!((contain, removals), (2, 2));
 }
 
 #[test]

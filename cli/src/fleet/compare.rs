@@ -273,6 +273,7 @@ fn terms(decided: &Decided) -> Vec<(&'static str, String)> {
         ("grace", policy.grace.to_string()),
         ("cache", policy.cache.to_string()),
         ("when_still_in_use", late),
+        ("unused", terms.unused.as_ref().map_or_else(|| "reported".to_owned(), ToString::to_string)),
     ]
 }
 

@@ -15,6 +15,7 @@ pub mod replicas;
 pub mod secrets;
 pub mod switch;
 pub mod trail;
+pub mod unused;
 
 use aws_smithy_types::DateTime;
 use jiff::Timestamp;

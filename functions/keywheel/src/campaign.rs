@@ -162,6 +162,9 @@ pub struct Counts {
     /// Users whose owner is told that their key is due soon.
     #[serde(default, skip_serializing_if = "is_default")]
     pub warned: usize,
+    /// Keys that nobody uses, and for which a run of their own was started.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unused: usize,
 }
 
 /// Users that are rotated together.

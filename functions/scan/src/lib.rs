@@ -1,11 +1,13 @@
 //! The `Scan` state: the plan of a campaign, written where the machine's Map reads it.
 //!
-//! It changes nothing but the objects that are named after the campaign, and what is remembered of warnings.
-//! Whatever could not be read is skipped and said, never rotated; a policy with a mistake starts nothing at all. What
-//! runs that have ended have left of a user is planned beside what is due: its rotation goes on where they stopped.
+//! It changes nothing but the objects that are named after the campaign, and what is remembered of warnings, and starts
+//! a run for each key that nobody uses, where the policy says so. Whatever could not be read is skipped and said, never
+//! rotated; a policy with a mistake starts nothing at all. What runs that have ended have left of a user is planned
+//! beside what is due: its rotation goes on where they stopped.
 
 mod ahead;
 mod elsewhere;
+mod unused;
 
 use ahead::Ahead;
 use aws_types::SdkConfig;
@@ -28,6 +30,7 @@ use keywheel::fleet::policy::{Exemption, Terms};
 use keywheel::fleet::rules::{DEFAULTS, Standing, Subject};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Reason, Why};
+use keywheel::unused::Removed;
 use keywheel::{Context, RunId, SecretArn, Step, StepError, UserName, aws};
 use serde_json::Value;
 use tracing::info;
@@ -44,6 +47,8 @@ pub struct Settings {
     pub rotation: String,
     /// The role under which they make keys: what CloudTrail's record of an orphan must name.
     pub create_role: String,
+    /// The machine on which it starts removals of unused keys.
+    pub removals: String,
 }
 
 /// The step.
@@ -69,7 +74,7 @@ impl Step for Scan {
     /// that its document names are those that it has planned. Whom the first one has warned it warns again, in the same
     /// notices, and nobody else.
     async fn run(&self, begin: Begin, ctx: &Context) -> Result<Campaign, StepError> {
-        let Settings { bucket, rotation, create_role } = &self.settings;
+        let Settings { bucket, rotation, create_role, removals } = &self.settings;
         let mut doc = Campaign::new(&begin, asked(&begin.input)?, bucket);
         doc.attempt = Some(RunId::random());
         let config = aws::for_run(&self.config, doc.campaign);
@@ -83,7 +88,7 @@ impl Step for Scan {
         };
         let elsewhere = Elsewhere::new(self.members.as_ref(), &installation, (account, region), &doc);
         // On the heap: as one future, all that it reads is deeper than the compiler follows.
-        let ahead = Box::pin(prepare(&elsewhere, &bucket, &mut doc, ctx)).await?;
+        let ahead = Box::pin(prepare(&elsewhere, (&bucket, removals.as_str()), &mut doc, ctx)).await?;
         if doc.outcome.is_some() {
             keep_outcome(&bucket, &doc).await?;
         }
@@ -116,7 +121,7 @@ fn asked(input: &Value) -> Result<Request, StepError> {
 /// Makes the plan, and begins its first batch or ends the campaign. What it returns is to be told ahead.
 async fn prepare(
     elsewhere: &Elsewhere<'_>,
-    bucket: &Bucket,
+    (bucket, removals): (&Bucket, &str),
     doc: &mut Campaign,
     ctx: &Context,
 ) -> Result<Option<Ahead>, StepError> {
@@ -135,8 +140,8 @@ async fn prepare(
     doc.tolerance = policy.limits.failure_tolerance_percent;
     doc.freeze = policy.limits.freezes_left(now);
 
-    let ((lines, mut items), calendar) = if doc.request.secrets.is_empty() {
-        due_now(elsewhere, doc, &policy, ctx).await?
+    let Whole { planned: (lines, mut items), calendar, removed } = if doc.request.secrets.is_empty() {
+        Box::pin(due_now(elsewhere, doc, &policy, ctx)).await?
     } else {
         let allowed = usize::try_from(policy.limits.keys_per_run).unwrap_or(NAMES).min(NAMES);
         let asked = doc.request.secrets.len();
@@ -146,13 +151,15 @@ async fn prepare(
             doc.end(now, Outcome::Refused, Why::new("Limit", text, remedy));
             return Ok(None);
         }
-        (named(elsewhere, doc, &policy, now).await?, None)
+        let planned = named(elsewhere, doc, &policy, now).await?;
+        Whole { planned, calendar: None, removed: Vec::new() }
     };
     items.sort_by_key(|(wave, _)| *wave);
     let batches = doc.divide(items);
     write_plan(bucket, doc, &lines, &batches).await?;
 
     let mode = facts::switch::mode(&aws_sdk_ssm::Client::new(config), &ctx.stage).await?;
+    doc.counts.unused = unused::start(config, removals, &removed, ctx.clock.now()).await;
     info!(rotation.id = %doc.campaign, "Planned {} keys in {} batches", doc.keys(), batches.len());
     let now = ctx.clock.now();
     match campaign::begin(doc, mode, now) {
@@ -226,14 +233,22 @@ async fn policy(bucket: &Bucket, doc: &mut Campaign) -> Result<Result<FleetPolic
 /// The lines of a plan, and its rotations, each with its wave.
 type Planned = (Vec<Line>, Vec<(u32, Item)>);
 
-/// The plan over the installation's whole account and the others that the policy names, and when their keys are due,
-/// where owners are told ahead.
+/// What a campaign over whole accounts does.
+struct Whole {
+    planned: Planned,
+    /// When its keys are due, where owners are told ahead.
+    calendar: Option<Calendar>,
+    /// The keys that nobody uses, and for which a run of their own is started.
+    removed: Vec<Removed>,
+}
+
+/// The plan over the installation's whole account and the others that the policy names.
 async fn due_now(
     elsewhere: &Elsewhere<'_>,
     doc: &mut Campaign,
     policy: &FleetPolicy,
     ctx: &Context,
-) -> Result<(Planned, Option<Calendar>), StepError> {
+) -> Result<Whole, StepError> {
     // The machine's own account and region are where managed secrets are, unless the policy names more.
     let (config, installation, (own, region)) = (elsewhere.config, elsewhere.installation, &elsewhere.own);
     let regions = if policy.regions.is_empty() { vec![region.clone()] } else { policy.regions.clone() };
@@ -243,10 +258,11 @@ async fn due_now(
     all.extend(Box::pin(elsewhere.read(policy, &regions, &ctx.clock)).await);
     let now = ctx.clock.now();
     let all: Vec<(&Estate, &Looks)> = all.iter().map(|one| (&one.0, &one.1)).collect();
-    let plan = due::plan_over(policy, &all, now);
+    let estates: Vec<&Estate> = all.iter().map(|(estate, _)| *estate).collect();
+    let mut plan = due::plan_over(policy, &all, now);
+    let removed = Box::pin(unused::find(config, doc, (policy, &estates), &mut plan.lines, ctx)).await;
     // What a person asks for by hand warns nobody.
     let warns = policy.warns() && doc.request.reason == Reason::Scheduled && !doc.request.dry_run;
-    let estates: Vec<&Estate> = all.iter().map(|(estate, _)| *estate).collect();
     let calendar = warns.then(|| due::calendar_of_all(policy, &estates, now));
     let item = |line: &Line| {
         let (wave, secret, terms) = (line.wave?, line.secret.as_ref()?, line.terms.as_ref()?);
@@ -261,8 +277,9 @@ async fn due_now(
         find: plan.with(Action::Find).count(),
         unread: plan.lines.iter().filter(|line| line.is_unread()).count(),
         warned: 0,
+        unused: 0,
     };
-    Ok(((plan.lines, items), calendar))
+    Ok(Whole { planned: (plan.lines, items), calendar, removed })
 }
 
 /// The region and the account of an execution.

@@ -11,6 +11,7 @@ async fn main() -> Result<(), serve::Error> {
         bucket: serve::setting("KEYWHEEL_BUCKET")?,
         rotation: serve::setting("KEYWHEEL_ROTATION_ARN")?,
         create_role: serve::setting("KEYWHEEL_CREATE_ROLE_ARN")?,
+        removals: serve::setting("KEYWHEEL_UNUSED_ARN")?,
     };
     let (role, id) =
         (serve::setting("KEYWHEEL_MEMBER_ROLE")?, serve::optional_setting("KEYWHEEL_MEMBER_EXTERNAL_ID"));

@@ -33,7 +33,7 @@ impl State {
     /// than any test; while it runs, the same input is as good as the first.
     fn start_execution(&mut self, request: &Request) -> Answer {
         let (machine, name) = (request.text("stateMachineArn"), request.text("name"));
-        let known = ["rotation", "emergency", "incident", "fleet"];
+        let known = ["rotation", "emergency", "incident", "fleet", "unused"];
         if !known.iter().any(|known| self.machine(known) == machine) {
             return refuse("StateMachineDoesNotExist", format!("State Machine Does Not Exist: '{machine}'"));
         }

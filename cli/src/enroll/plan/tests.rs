@@ -43,7 +43,7 @@ fn key(name: &str) -> KeyFacts {
 fn fresh() -> World {
     let facts = UserFacts { name: "svc-mail".parse().unwrap(), arn: String::new(), id: String::new() };
     World {
-        user: User { facts, secret: None, retire: None, keep: None },
+        user: User { facts, secret: None, retire: None, keep: None, unused: false },
         secret: Secret {
             arn: ARN.parse().unwrap(),
             name: "app/mail".into(),

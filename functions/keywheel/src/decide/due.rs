@@ -6,6 +6,7 @@
 mod findings;
 mod left;
 mod soon;
+mod unused;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::ids::{AccessKeyId, SecretArn};
 use crate::key::{self, KeyFacts};
 
 pub use soon::{Calendar, Soon, calendar, calendar_of_all};
+pub use unused::{Quiet, quiet};
 
 /// How the credential report calls the account's root user.
 pub const ROOT: &str = "<root_account>";

@@ -61,7 +61,7 @@ impl Line {
 
     /// Whether it is there because something could not be read.
     pub fn is_unread(&self) -> bool {
-        const CODES: [&str; 8] = [
+        const CODES: [&str; 9] = [
             "Unread",
             "AgeUnknown",
             "AccountUnread",
@@ -70,6 +70,7 @@ impl Line {
             "UserUnread",
             "RootUnread",
             "RunsUnread",
+            "UnusedUnread",
         ];
         CODES.contains(&self.code)
     }
