@@ -57,6 +57,8 @@ mod slack;
 mod stopped;
 #[path = "e2e/switch.rs"]
 mod switch;
+#[path = "e2e/taken_over.rs"]
+mod taken_over;
 #[path = "e2e/together.rs"]
 mod together;
 #[path = "e2e/token.rs"]

@@ -22,6 +22,8 @@ mod pushed;
 mod regions;
 #[path = "fleet/stopped.rs"]
 mod stopped;
+#[path = "fleet/taken_over.rs"]
+mod taken_over;
 #[path = "fleet/walker.rs"]
 mod walker;
 #[path = "fleet/warnings.rs"]
@@ -30,7 +32,7 @@ mod warnings;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use facts::estate;
+use facts::estate::{self, Installation};
 use keywheel::decide::due;
 use keywheel::fleet::FleetPolicy;
 use keywheel::fleet::estate::{Estate, Source};
@@ -41,6 +43,7 @@ use support::estate::days;
 use support::fake::Fake;
 use support::faults::{Fault, Kind, Plan as Faults};
 use support::figures::say;
+use support::functions::{STAGE, role};
 use support::world::{World, hours};
 
 async fn read(fake: &Fake) -> Result<Estate, StepError> {
@@ -49,13 +52,21 @@ async fn read(fake: &Fake) -> Result<Estate, StepError> {
         let state = fake.state();
         (config, state.account.clone(), state.region.clone(), state.clock.clone())
     };
-    estate::read(&config, &account, &[region], &clock).await
+    estate::read(&config, Some(&installation(fake)), &account, &[region], &clock).await
+}
+
+/// The installation whose runs the plan looks for.
+fn installation(fake: &Fake) -> Installation {
+    let rotation = fake.state().machine("rotation");
+    let create_role = Some(fake.role_arn(&role("create-key")));
+    Installation { config: fake.config_of("somebody"), rotation, stage: STAGE.to_owned(), create_role }
 }
 
 async fn plan(fake: &Fake, policy: &FleetPolicy) -> Result<(Estate, Plan), StepError> {
     let estate = read(fake).await?;
     let now = fake.state().now();
-    let looks = estate::look(&fake.config_of("somebody"), due::to_look_at(policy, &estate, now)).await;
+    let (config, wanted) = (fake.config_of("somebody"), due::to_look_at(policy, &estate, now));
+    let looks = estate::look(&config, &installation(fake), wanted, now).await;
     let plan = due::plan(policy, &estate, &looks, now);
     Ok((estate, plan))
 }

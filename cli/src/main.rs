@@ -25,6 +25,7 @@ mod names;
 mod output;
 mod place;
 mod regions;
+mod restore;
 mod resume;
 mod revoke;
 mod rollback;
@@ -75,6 +76,7 @@ async fn dispatch(cli: &Cli, out: &Out) -> Result<Exit> {
         Command::Status(args) => status::run(&place().await?, out, args).await,
         Command::Resume(args) => resume::run(&place().await?, out, args).await,
         Command::Rollback(args) => rollback::run(&place().await?, out, args).await,
+        Command::Restore(args) => restore::run(&place().await?, out, args).await,
         Command::Mode(args) => mode::run(&place().await?, out, args).await,
         Command::Revoke(args) => revoke::run(&place().await?, out, args).await,
         Command::Incident(args) => incident::run(&place().await?, out, args).await,

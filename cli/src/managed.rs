@@ -199,7 +199,7 @@ pub(crate) mod tests {
         let facts = UserFacts { name: "svc-mail".parse().unwrap(), arn: String::new(), id: String::new() };
         let secret = user_tag.map(str::to_owned);
         let tags = std::collections::BTreeMap::new();
-        let user = User { facts, secret, retire: None, keep: None, tags };
+        let user = User { facts, secret, retire: None, keep: None, unused: false, tags };
         let secret = Secret {
             arn: ARN.parse().unwrap(),
             name: "app/mail".into(),

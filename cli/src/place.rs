@@ -122,9 +122,15 @@ impl Place {
     }
 
     /// The ARNs of the stage's machines by their names, whatever the environment says: these are removed.
-    pub(crate) fn own_machines(&self) -> [String; 4] {
-        ["rotation", "fleet", "emergency", "incident"]
+    pub(crate) fn own_machines(&self) -> [String; 5] {
+        ["rotation", "fleet", "unused", "emergency", "incident"]
             .map(|name| machine(&self.partition, &self.region, &self.account, &self.stage, name))
+    }
+
+    /// The ARN of the machine that removes keys that nobody uses: the fleet machine's sister.
+    pub(crate) fn removals(&self) -> String {
+        let fleet = self.fleet.strip_suffix("-fleet").unwrap_or(&self.fleet);
+        format!("{fleet}-unused")
     }
 
     /// IAM of the account that is meant. A place without one must not be asked.

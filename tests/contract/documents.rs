@@ -3,6 +3,7 @@
 use keywheel::campaign::{self, Campaign};
 use keywheel::incident::Alarm;
 use keywheel::rotation::{Phase, Request, Rotation};
+use keywheel::unused::{self, Removed, Unused};
 use keywheel::{Incident, RunId};
 use look::Begin;
 use serde::Serialize;
@@ -32,6 +33,7 @@ fn every_sample_is_read_into_its_type_and_written_back_unchanged() {
             "contain" | "deny-sessions" | "replace" | "investigate" => unchanged::<Incident>(&path),
             "scan" => unchanged::<campaign::Begin>(&path),
             "review" => unchanged::<Campaign>(&path),
+            "disable-unused" | "delete-unused" => unchanged::<Unused>(&path),
             _ => unchanged::<Rotation>(&path),
         }
     }
@@ -86,6 +88,27 @@ fn the_samples_of_a_campaign_follow_from_each_other() {
     planned.notices.clear();
     planned.announce(told.at, told.kind);
     assert_eq!((&told.id, &told.text), (&planned.notices[0].id, &planned.notices[0].text));
+}
+
+#[test]
+fn the_samples_of_an_unused_key_follow_from_each_other() {
+    let asked: Removed = serde_json::from_value(sample("events/unused.json")).unwrap();
+    let found: Unused = serde_json::from_value(sample("events/disable-unused.json")).unwrap();
+    let begin = unused::Begin {
+        input: sample("events/unused.json"),
+        name: found.run.to_string(),
+        execution: found.execution.clone(),
+        started: found.started,
+    };
+    let mut doc = Unused::new(&begin).unwrap();
+    doc.quiet_since = found.quiet_since;
+    assert_eq!((&doc, &doc.removed), (&found, &asked));
+    let later: Unused = serde_json::from_value(sample("events/delete-unused.json")).unwrap();
+    doc.begin_grace(later.disabled_at.unwrap());
+    assert_eq!((doc.phase, &doc.notices[0].text), (later.phase, &later.notices[0].text));
+    assert_eq!((doc.grace().unwrap(), &doc.notices[0].id), (later.grace().unwrap(), &later.notices[0].id));
+    // The machine hands its first step this very input, and what it is started as.
+    assert!(serde_json::from_value::<disable_unused::Input>(serde_json::to_value(begin).unwrap()).is_ok());
 }
 
 #[test]
@@ -161,6 +184,19 @@ fn the_words_of_campaigns_do_not_change() {
         assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.name());
     }
     expect_phases("fleet", &words);
+}
+
+#[test]
+fn the_words_of_unused_keys_do_not_change() {
+    let phases = [unused::Phase::Disable, unused::Phase::Grace, unused::Phase::Ended];
+    let words = phases.map(|phase| serde_json::to_value(phase).unwrap());
+    assert_eq!(words, ["disable", "grace", "ended"]);
+    let outcomes = unused::Outcome::ALL;
+    assert_eq!(outcomes.map(unused::Outcome::name), ["Removed", "Disabled", "Kept", "Left", "Held"]);
+    for outcome in outcomes {
+        assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.name());
+    }
+    expect_phases("unused", &words);
 }
 
 /// Fails where a machine's Choice states ask for a phase that is none of these.

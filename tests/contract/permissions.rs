@@ -1,6 +1,7 @@
 //! Each role may do what its function was seen to do, and nothing more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use keywheel::RunId;
 use keywheel::campaign::{Item, POLICY};
@@ -74,6 +75,19 @@ async fn seen_in_campaigns(seen: &mut Seen) {
         assert_eq!((&reviewed["outcome"], &reviewed["waves"][0]["promoted"]), (&json!("Done"), &json!(1)));
         note_calls(seen, &world);
     }
+    // The batch is looked at while its rotation waits for a key that works.
+    let world = World::new();
+    world.fake.state().options.valid_after = hours(1);
+    let campaign = scan(&world, json!({})).await;
+    let batch = world.fake.state().object(campaign["batch"]["key"].as_str().unwrap()).unwrap().to_owned();
+    let items: Vec<Item> = serde_json::from_str(&batch).unwrap();
+    let work = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.functions.invoke("Review", "review", campaign).await.unwrap()
+    };
+    let input = json!({"secret": items[0].secret, "policy": items[0].policy});
+    assert_eq!(world.beside(items[0].run, input, work).await["phase"], "settle");
+    note_calls(seen, &world);
     // A secret that is named, and a version of the policy.
     for there in [false, true] {
         let world = here_or_there(there);
@@ -92,6 +106,23 @@ async fn seen_in_campaigns(seen: &mut Seen) {
         let campaign = scan(&world, json!({"reason": "scheduled"})).await;
         assert_eq!(campaign["counts"]["warned"], 1);
     }
+    note_calls(seen, &world);
+    // Keys that nobody uses go, beside one that a secret holds.
+    let world = World::new();
+    world.unused_key(USER, 200);
+    world.allow_removal(USER);
+    world.push_policy(json!({"defaults": {"unused": {"disable_after": "120d", "delete_after": "30d"}}}));
+    let campaign = scan(&world, json!({"reason": "scheduled"})).await;
+    assert_eq!(campaign["counts"]["unused"], 1);
+    let removals = world.removals().await;
+    let [removal] = removals.as_slice() else { panic!("one is started") };
+    removal.expect(keywheel::unused::Outcome::Removed, "Removed");
+    note_calls(seen, &world);
+    // A second key, of which no version of the secret knows.
+    let world = World::new();
+    world.fake.state().add_key(USER, Maker::Stranger);
+    world.fake.wait(hours(1)).await;
+    scan(&world, json!({"dry_run": true})).await;
     note_calls(seen, &world);
     // IAM makes no report, and users are listed.
     for there in [false, true] {
@@ -163,6 +194,8 @@ async fn seen_in_emergencies(seen: &mut Seen) {
     world.alarm(finding(&key, USER)).await;
     world.close(&key);
     tokio::time::sleep(hours(31 * 24)).await;
+    // The plan finds it as well, and that its evidence time is over.
+    scan(&world, json!({"dry_run": true})).await;
     world.run(request()).await;
     note_calls(seen, &world);
     // One whose superseded key comes back.
@@ -348,24 +381,34 @@ async fn every_parameter_that_a_rotation_asks_for_is_one_that_its_role_may_read(
 }
 
 #[test]
-fn iam_writes_are_allowed_on_managed_users_only() {
+fn iam_writes_are_allowed_on_users_only_whose_tag_asks_for_them() {
     let both = [template(), member()].map(|template| template["Resources"].clone());
     let writes = ["iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey"];
-    let (mut found, mut contain) = (0, 0);
+    let (mut found, mut contain, mut removals) = (0, 0, 0);
     support::repository::walk(&Value::from(both.to_vec()), &mut |value| {
         let text = value["Action"].to_string();
         if value["Effect"] == "Allow" && writes.iter().any(|write| text.contains(write)) {
             found += 1;
             let condition = value["Condition"].to_string();
             let managed = condition.contains("aws:ResourceTag/keywheel:secret");
+            // One write each, on users whose own tag lets their unused keys go.
+            let unused = json!({ "StringEquals": { "aws:ResourceTag/keywheel:unused": "remove" } });
+            let removal = value["Condition"] == unused
+                && match value["Sid"].as_str().unwrap() {
+                    "DisableUnusedKeys" => value["Action"] == "iam:UpdateAccessKey",
+                    "DeleteUnusedKeys" => value["Action"] == "iam:DeleteAccessKey",
+                    _ => false,
+                };
+            removals += u32::from(removal);
             // Whose key leaked is not known before; containment reaches every user, and can do nothing but this.
             let containment = value["Sid"] == "SwitchOff" && value["Action"] == "iam:UpdateAccessKey";
-            assert!(managed || containment, "{value}");
+            assert!(managed || removal || containment, "{value}");
             contain += u32::from(containment);
         }
     });
     assert!(found >= 6, "{found}");
-    assert_eq!(contain, 2, "one function contains, through one role elsewhere");
+    // One function contains, through one role elsewhere; and two remove what nobody uses.
+    assert_eq!((contain, removals), (2, 2));
 }
 
 #[test]

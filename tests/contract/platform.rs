@@ -30,13 +30,15 @@ const WITHOUT_RESOURCES: [(&str, &str); 13] = [
 ];
 
 /// Which functions read values of secrets, and which write them: what each needs of the key that encrypts them.
-const KMS: [(&str, &[&str]); 6] = [
+const KMS: [(&str, &[&str]); 8] = [
     ("look", &["kms:Decrypt"]),
     ("create-key", &["kms:Decrypt", "kms:GenerateDataKey"]),
     ("validate-key", &["kms:Decrypt"]),
     ("roll-back", &["kms:Decrypt"]),
     ("replace", &["kms:Decrypt"]),
     ("scan", &["kms:Decrypt"]),
+    ("disable-unused", &["kms:Decrypt"]),
+    ("delete-unused", &["kms:Decrypt"]),
 ];
 
 fn list(value: &Value) -> Vec<String> {
@@ -158,6 +160,9 @@ fn secrets_and_users_are_read_and_written_under_our_tags_or_described_only() {
             let condition = match &statement["Resource"]["!Sub"] {
                 Value::String(arn) if arn.contains(":secret:") => {
                     json!({ "StringLike": { "secretsmanager:ResourceTag/keywheel:user": "?*" } })
+                }
+                _ if ["disable-unused", "delete-unused"].contains(&name.as_str()) => {
+                    json!({ "StringEquals": { "aws:ResourceTag/keywheel:unused": "remove" } })
                 }
                 _ => json!({ "StringLike": { "aws:ResourceTag/keywheel:secret": "arn:*" } }),
             };

@@ -24,6 +24,7 @@ const TRAPS: [(u8, &str, Shown); 33] = [
             ("tests/pipeline/after_promotion.rs", "what_cannot_be_read_keeps_the_gate_shut"),
             ("functions/keywheel/src/decide/gate/tests.rs", "what_is_not_known_counts_as_in_use"),
             ("tests/e2e/gate.rs", "p6_a_gate_that_cannot_read_stays_shut"),
+            ("tests/unused/scan.rs", "a_last_use_that_cannot_be_read_counts_as_use"),
         ]),
     ),
     (
@@ -80,6 +81,10 @@ const TRAPS: [(u8, &str, Shown); 33] = [
             (
                 "functions/keywheel/src/decide/due/tests.rs",
                 "what_a_run_would_find_decides_and_not_the_report",
+            ),
+            (
+                "functions/keywheel/src/decide/due/unused/tests.rs",
+                "a_key_is_nominated_where_every_row_that_may_be_its_own_is_quiet",
             ),
         ]),
     ),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use keywheel::RunId;
 use keywheel::campaign::{Item, POLICY};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::blocked::refusal;
 use crate::cloud::{Cloud, fresh};
@@ -18,9 +19,17 @@ const WAVES: [usize; 2] = [10, 3];
 /// How many of the canary wave fail: one in five.
 const FAILING: usize = 2;
 
+/// One campaign at a time, and one policy: another is refused beside it.
+pub(crate) static CAMPAIGNS: Mutex<()> = Mutex::const_new(());
+
+/// Users of other tests: a campaign would take over what those leave half way on purpose.
+pub(crate) fn of_others(user: &str) -> Value {
+    json!({ "user": user, "owner": "another test", "reason": "it is not done", "until": "2099-01-01" })
+}
+
 impl Cloud {
     /// Starts a campaign of this id, and waits for its end.
-    async fn campaign(self: &Arc<Self>, id: &str, input: &Value) -> Ended {
+    pub(crate) async fn campaign(self: &Arc<Self>, id: &str, input: &Value) -> Ended {
         let machine = self.machine.replace("-rotation", "-fleet");
         let call = self.sfn.start_execution().state_machine_arn(machine).name(id);
         let started = call.input(input.to_string()).send().await.unwrap();
@@ -28,15 +37,20 @@ impl Cloud {
     }
 
     /// The lines of a campaign's plan about users of this test.
-    async fn planned(&self, campaign: &Ended, ours: &str) -> Vec<Value> {
-        let (bucket, id) = (campaign.text("/bucket"), campaign.text("/campaign"));
-        let plan = self.object(&format!("s3://{bucket}/campaigns/{id}/plan.jsonl")).await;
+    pub(crate) async fn planned(&self, campaign: &Ended, ours: &str) -> Vec<Value> {
+        let plan = self.object(&place(campaign, "plan.jsonl")).await;
         let lines = plan.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| line["user"].as_str().is_some_and(|user| user.starts_with(ours))).collect()
     }
 }
 
-fn users<'a>(lines: &'a [Value], action: &str) -> BTreeSet<&'a str> {
+/// Where something of a campaign lies.
+fn place(campaign: &Ended, name: &str) -> String {
+    let (bucket, id) = (campaign.text("/bucket"), campaign.text("/campaign"));
+    format!("s3://{bucket}/campaigns/{id}/{}/{name}", campaign.text("/attempt"))
+}
+
+pub(crate) fn users<'a>(lines: &'a [Value], action: &str) -> BTreeSet<&'a str> {
     let with = lines.iter().filter(|line| line["action"] == action);
     with.filter_map(|line| line["user"].as_str()).collect()
 }
@@ -51,8 +65,7 @@ fn warnings(campaign: &Ended) -> Vec<(&str, &str)> {
 /// Stops the rotations of a campaign's first two batches.
 async fn stop_rotations(cloud: &Arc<Cloud>, campaign: &Ended) {
     for number in 1..=2 {
-        let (bucket, id) = (campaign.text("/bucket"), campaign.text("/campaign"));
-        let batch = cloud.object(&format!("s3://{bucket}/campaigns/{id}/batch-{number:04}.json")).await;
+        let batch = cloud.object(&place(campaign, &format!("batch-{number:04}.json"))).await;
         let items: Vec<Item> = serde_json::from_str(&batch).unwrap();
         for item in items {
             let run = Run::known(cloud, &item.run.to_string());
@@ -86,7 +99,8 @@ async fn moved(scenes: &[Scene], before: &[Truth]) -> BTreeSet<String> {
 #[tokio::test]
 async fn a_wave_of_which_one_in_five_fails_stops_the_campaign_and_the_next_one_does_the_rest() {
     let Some(cloud) = Cloud::here().await else { return };
-    let ours = format!("e2e-fleet-{}", fresh());
+    let _only = CAMPAIGNS.lock().await;
+    let ours = format!("fleet-e2e-{}", fresh());
     let (mut scenes, mut ages) = (Vec::new(), serde_json::Map::new());
     for (wave, users) in WAVES.into_iter().enumerate() {
         for number in 0..users {
@@ -120,6 +134,8 @@ async fn a_wave_of_which_one_in_five_fails_stops_the_campaign_and_the_next_one_d
         ],
         "exemptions": [
             {"user": format!("{ours}-exempt"), "owner": "a", "reason": "b", "until": "2099-01-01"},
+            of_others("e2e-*"),
+            of_others("taken-e2e-*"),
         ],
     });
     let version = cloud.put_object(POLICY, &policy.to_string()).await;

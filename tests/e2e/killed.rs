@@ -57,7 +57,7 @@ impl Tally {
     }
 }
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     std::env::var("KEYWHEEL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED)
 }
 

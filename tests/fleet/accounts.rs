@@ -6,9 +6,11 @@ use keywheel::campaign::{Campaign, Outcome as Ended};
 use keywheel::fleet::warned::{WARNINGS, Warnings};
 use keywheel::{Outcome, RunId};
 use serde_json::{Value, json};
+use support::estate::days;
+use support::fake::Maker;
 use support::faults::{Fault, Kind, Plan};
 use support::walker::Control;
-use support::world::World;
+use support::world::{Run, World};
 
 use crate::all_due;
 
@@ -145,7 +147,7 @@ async fn an_account_that_shuts_before_its_rotations_blocks_them_and_nothing_ther
         .await;
     assert_eq!(rotated(&world), names(&["svc-00", "svc-01"]));
     let blocked = done.rotations.iter().filter(|run| run.outcome() == Some(Outcome::Blocked));
-    let blocked: Vec<&str> = blocked.map(|run| run.why()).collect();
+    let blocked: Vec<&str> = blocked.map(Run::why).collect();
     assert_eq!(blocked, ["AccountNotEntered"; 2]);
     assert_eq!((done.doc().done(), done.doc().failed.len()), ((2, 2), 2));
     assert!(done.doc().failed.iter().all(|failed| failed.code == "AccountNotEntered"));
@@ -216,4 +218,54 @@ async fn owners_of_keys_elsewhere_are_warned_ahead_once() {
     world.lets_in(OPEN);
     let third = world.campaign(json!({"reason": "scheduled"})).await;
     assert_eq!(third.doc().counts.warned, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_ended_run_has_left_elsewhere_is_told_and_taken_up_by_name() {
+    let world = all_due(0);
+    world.managed_in(OPEN, "open-0", &[40]);
+    world.push_policy(json!({"accounts": [OPEN]}));
+    let arn = world.fake.state().secret("open-0").arn.clone();
+    let first = world
+        .campaign_watched(json!({"secrets": [arn]}), &mut |machine, state, _| {
+            if (machine, state) == ("rotation", "Overlap") { Control::Stop } else { Control::Go }
+        })
+        .await;
+    assert_eq!(first.rotations[0].walk.status, "ABORTED");
+    world.fake.wait(days(1)).await;
+    let next = world.campaign(json!({"reason": "scheduled"})).await;
+    next.expect(Ended::Done, "NothingDue");
+    let lines = plan(&world, next.doc());
+    let said: Vec<&Value> = lines.iter().filter(|line| line["user"] == "open-0").collect();
+    let [line] = said[..] else { panic!("{lines:?}") };
+    assert_eq!(
+        (&line["action"], &line["code"], &line["account"]),
+        (&json!("skip"), &json!("TwoKeys"), &json!(OPEN))
+    );
+    let by_name = world.campaign(json!({"secrets": [arn]})).await;
+    by_name.rotations[0].expect(Outcome::Completed);
+    assert_eq!(world.promotions()["open-0"].len(), 1);
+    world.assert_all_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_nobody_uses_elsewhere_is_told_and_no_run_is_started_for_it() {
+    let world = all_due(0);
+    world.managed_in(OPEN, "open-0", &[10]);
+    {
+        let mut state = world.fake.state();
+        let key = state.add_key(&format!("{OPEN}/open-0"), Maker::Stranger);
+        state.age_key(&key, 200);
+    }
+    world.push_policy(json!({
+        "accounts": [OPEN],
+        "defaults": {"unused": {"disable_after": "120d", "delete_after": "30d"}},
+    }));
+    let done = world.campaign(json!({"reason": "scheduled"})).await;
+    assert_eq!((done.removals.len(), done.doc().counts.unused), (0, 0));
+    let lines = plan(&world, done.doc());
+    let told: Vec<&Value> = lines.iter().filter(|line| line["code"] == "UnusedElsewhere").collect();
+    let [line] = told[..] else { panic!("{lines:?}") };
+    assert_eq!((&line["account"], &line["user"]), (&json!(OPEN), &json!("open-0")));
+    assert!(only_read(&calls_in(&world, OPEN)));
 }

@@ -13,7 +13,7 @@ use support::world::World;
 use crate::all_due;
 
 /// Fails the test unless each of these users was rotated, once, and has one key.
-fn each_was_rotated_once(world: &World, users: usize, case: &str) {
+pub(crate) fn each_was_rotated_once(world: &World, users: usize, case: &str) {
     assert_eq!(world.promotions().len(), users, "{case}");
     for number in 0..users {
         let user = format!("svc-{number:02}");
@@ -89,9 +89,13 @@ async fn a_plan_that_is_made_once_more_while_it_is_carried_out_harms_no_key() {
             if (machine, state) == ("fleet", "Scan") { Control::Late } else { Control::Go }
         })
         .await;
-    assert_eq!((done.walk.status, world.fake.state().plan.fired()), ("SUCCEEDED", 1));
-    let all = world.campaign(json!({"reason": "scheduled"})).await;
-    assert_eq!(all.doc().outcome, Some(Ended::Done), "{:?}", all.doc().why);
+    // The late plan lies beside the one that is carried out, which goes on as it was made.
+    done.expect(Ended::Done, "AllBegun");
+    assert_eq!((done.doc().done(), world.fake.state().plan.fired()), ((12, 0), 1));
+    let state = world.fake.state();
+    let plans = state.objects.iter().filter(|object| object.key.ends_with("/plan.jsonl")).count();
+    assert_eq!(plans, 2);
+    drop(state);
     each_was_rotated_once(&world, 12, "a late plan");
 }
 
@@ -153,5 +157,30 @@ async fn a_review_that_fails_for_good_starts_nothing_more_and_says_so() {
     for run in &done.rotations {
         run.expect(Outcome::Completed);
     }
+    world.assert_all_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotation_that_has_ended_and_cannot_tell_it_is_not_one_that_is_late() {
+    let world = all_due(10);
+    // Nobody hears of it: neither the machine that waits, nor the bus.
+    world.fake.state().plan = Plan::new(
+        ["states:SendTaskFailure", "events:PutEvents"].map(|name| Fault::on(name, Kind::Refused).for_good()),
+    );
+    let done = world
+        .campaign_watched(json!({"reason": "scheduled"}), &mut |machine, state, _| {
+            if (machine, state) == ("fleet", "Batch") {
+                world.untag("svc-03", "user");
+            }
+            Control::Go
+        })
+        .await;
+    done.expect(Ended::Done, "AllBegun");
+    let [failed] = done.doc().failed.as_slice() else { panic!("{:?}", done.doc().failed) };
+    assert_eq!((failed.whom.as_str(), failed.code.as_str()), ("svc-03", "NotMutual"));
+    // It was still trying when it was counted.
+    let run = done.rotations.iter().find(|run| run.id == failed.run).unwrap();
+    let ended = run.expect(Outcome::Blocked).walk.history.last().unwrap().at;
+    assert!(ended > done.entered("Review")[0], "{ended}");
     world.assert_all_sound();
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::beside::{Walking, walk_all};
 use crate::fake::{Call, Object, Secret};
 use crate::invariants;
+use crate::unused::Removal;
 use crate::walker::{Control, Walk, Walker};
 use crate::world::{Run, World, machine};
 
@@ -27,6 +28,8 @@ pub struct Campaigned {
     pub doc: Option<Campaign>,
     /// The rotations that it started, in the order of their starts.
     pub rotations: Vec<Run>,
+    /// The removals of unused keys that it started, in that order.
+    pub removals: Vec<Removal>,
 }
 
 impl Campaigned {
@@ -67,6 +70,8 @@ enum Going {
     Campaign(RunId, Walk),
     /// A rotation, and the secret that its input names.
     Rotation(Box<Run>, String),
+    /// The removal of an unused key, and the campaign that its input names.
+    Removal(Box<Removal>, RunId),
 }
 
 type Door<'a> = &'a dyn Fn(&str, &str, &Value) -> Control;
@@ -106,19 +111,25 @@ impl World {
         let first = asked.into_iter().map(begin).collect();
         let walking = |arn, input| self.in_campaign(fleet, arn, Duration::ZERO, input, door);
         let ended = walk_all(&self.fake, first, walking).await;
-        let (mut campaigns, mut rotations) = (Vec::new(), Vec::new());
+        let (mut campaigns, mut rotations, mut removals) = (Vec::new(), Vec::new(), Vec::new());
         for end in ended {
             match end {
                 Going::Campaign(id, walk) => {
                     let doc = serde_json::from_value(walk.output.clone()).ok();
-                    campaigns.push(Campaigned { id, walk, doc, rotations: Vec::new() });
+                    let (rotations, removals) = (Vec::new(), Vec::new());
+                    campaigns.push(Campaigned { id, walk, doc, rotations, removals });
                 }
                 Going::Rotation(run, secret) => rotations.push((run, secret)),
+                Going::Removal(removal, campaign) => removals.push((removal, campaign)),
             }
         }
         for (run, secret) in rotations {
             let whose = campaigns.iter_mut().find(|campaign| campaign.id.child(&secret) == run.id);
             whose.expect("a rotation is named after its campaign and its secret").rotations.push(*run);
+        }
+        for (removal, campaign) in removals {
+            let whose = campaigns.iter_mut().find(|one| one.id == campaign);
+            whose.expect("a removal names its campaign").removals.push(*removal);
         }
         campaigns
     }
@@ -138,6 +149,12 @@ impl World {
                 let mut door = |state: &str, document: &Value| door("rotation", state, document);
                 let run = self.run_named(&arn, input, &mut door).await;
                 return Going::Rotation(Box::new(Run { id, ..run }), secret);
+            }
+            if arn.contains("-unused:") {
+                let campaign: RunId = input["campaign"].as_str().and_then(|id| id.parse().ok()).unwrap();
+                let mut door = |state: &str, document: &Value| door("unused", state, document);
+                let removal = self.removal_named(&arn, input, &mut door).await;
+                return Going::Removal(Box::new(removal), campaign);
             }
             if !after.is_zero() {
                 tokio::time::sleep(after).await;

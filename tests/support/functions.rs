@@ -7,7 +7,9 @@ use contain::Contain;
 use create_key::CreateKey;
 use deactivate_key::DeactivateKey;
 use delete_key::DeleteKey;
+use delete_unused::DeleteUnused;
 use deny_sessions::DenySessions;
+use disable_unused::DisableUnused;
 use facts::member::Members;
 use investigate::Investigate;
 use keywheel::{Context, Step, StepError, serve};
@@ -17,7 +19,7 @@ use promote_key::PromoteKey;
 use replace::Replace;
 use review::Review;
 use roll_back::RollBack;
-use scan::Scan;
+use scan::{Scan, Settings};
 use serde_json::{Value, json};
 use tokio::sync::Notify as Signal;
 use triage::Triage;
@@ -27,7 +29,7 @@ use watch::Watch;
 use crate::fake::{Fake, INVOCATION, Invocation};
 
 /// Every function that the machines call.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 18] = [
     Look::NAME,
     CreateKey::NAME,
     ValidateKey::NAME,
@@ -44,6 +46,8 @@ pub const NAMES: [&str; 16] = [
     Investigate::NAME,
     Scan::NAME,
     Review::NAME,
+    DisableUnused::NAME,
+    DeleteUnused::NAME,
 ];
 
 /// The stage that the tests run in.
@@ -174,9 +178,17 @@ impl Functions {
                 serve::invoke(&Investigate::new(config, members, BUCKET.into()), payload, ctx).await
             }
             Scan::NAME => {
-                serve::invoke(&Scan::new(config, self.members(MEMBER_READS), BUCKET.into()), payload, ctx)
-                    .await
+                let (rotation, removals) = {
+                    let state = self.fake.state();
+                    (state.machine("rotation"), state.machine("unused"))
+                };
+                let create_role = self.fake.role_arn(&role(CreateKey::NAME));
+                let settings = Settings { bucket: BUCKET.into(), rotation, create_role, removals };
+                let scan = Scan::new(config, self.members(MEMBER_READS), settings);
+                serve::invoke(&scan, payload, ctx).await
             }
+            DisableUnused::NAME => serve::invoke(&DisableUnused::new(config), payload, ctx).await,
+            DeleteUnused::NAME => serve::invoke(&DeleteUnused::new(config), payload, ctx).await,
             Review::NAME => {
                 let rotation = self.fake.state().machine("rotation");
                 serve::invoke(

@@ -28,6 +28,7 @@ pub mod invariants;
 pub mod logs;
 pub mod place;
 pub mod repository;
+pub mod unused;
 pub mod walker;
 pub mod world;
 pub mod woven;

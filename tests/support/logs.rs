@@ -46,6 +46,8 @@ impl Logs {
                     "watch",
                     "scan",
                     "review",
+                    "disable_unused",
+                    "delete_unused",
                 ])
                 .map(|name| (name, LevelFilter::TRACE));
         let filter = Targets::new().with_default(LevelFilter::WARN).with_targets(ours);

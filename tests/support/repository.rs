@@ -107,7 +107,7 @@ pub fn references(value: &Value) -> Vec<String> {
 }
 
 /// The machines, by the name of their definition.
-pub const MACHINES: [&str; 4] = ["rotation", "emergency", "incident", "fleet"];
+pub const MACHINES: [&str; 5] = ["rotation", "emergency", "incident", "fleet", "unused"];
 
 /// A machine's definition.
 pub fn machine(name: &str) -> Value {

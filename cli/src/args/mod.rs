@@ -95,6 +95,8 @@ pub(crate) enum Command {
     Resume(Resume),
     /// Bring the superseded key back
     Rollback(Rollback),
+    /// Make a key Active again that nobody had used
+    Restore(Restore),
     /// Show or set whether Keywheel changes anything
     Mode(ModeArgs),
     /// Make a leaked key Inactive, and deny the sessions that it has minted
@@ -282,6 +284,23 @@ pub(crate) struct Rollback {
     pub(crate) wait: bool,
     #[command(flatten)]
     pub(crate) durations: Durations,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = after("\
+Examples:
+  keywheel restore AKIAIOSFODNN7EXAMPLE
+  keywheel restore AKIAIOSFODNN7EXAMPLE --yes
+
+For a key that was made Inactive because nobody used it. Possible until it is deleted; the run that would
+delete it is stopped, and the key counts as used from today. Run again, it changes nothing."))]
+pub(crate) struct Restore {
+    /// The access key id
+    #[arg(value_name = "KEYID")]
+    pub(crate) key: String,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

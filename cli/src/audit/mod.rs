@@ -74,7 +74,9 @@ pub(crate) async fn run(place: &Place, out: &Out, args: &AuditArgs) -> Result<Ex
 
 async fn read(place: &Place, out: &Out, policy: &FleetPolicy) -> Result<Audit> {
     let regions = fleet::regions(place, policy);
-    let mut estate = facts::estate::read(place.config(), &place.account, &regions, &Clock::System).await?;
+    // What is read here is read before there is an installation, too: nobody need know which rotations run.
+    let mut estate =
+        facts::estate::read(place.config(), None, &place.account, &regions, &Clock::System).await?;
     let with_keys = estate.users.iter().filter(|row| !row.keys.is_empty()).count();
     out.note(&format!("{with_keys} of {} users have keys; each is asked for by name.", estate.users.len()));
     let nears = facts::audit::users(place.config(), &estate).await;

@@ -20,10 +20,10 @@ pub(super) fn document() -> Campaign {
     let mut doc = Campaign::new(&begin, Request::default(), "bucket");
     doc.tolerance = 10;
     doc.policy_version = Some("v7".to_owned());
-    doc.counts = Counts { users: 250, rotate: 30, skip: 218, find: 2, unread: 1, warned: 0 };
+    doc.counts = Counts { users: 250, rotate: 30, skip: 218, find: 2, unread: 1, warned: 0, unused: 0 };
     doc.waves = vec![
-        Wave { wave: 0, keys: 11, begun: 2, batches: 2, promoted: 10, left: 0, failed: 1 },
-        Wave { wave: 3, keys: 19, begun: 1, batches: 2, promoted: 0, left: 0, failed: 0 },
+        Wave { wave: 0, keys: 11, begun: 2, batches: 2, promoted: 10, retiring: 0, left: 0, failed: 1 },
+        Wave { wave: 3, keys: 19, begun: 1, batches: 2, promoted: 0, retiring: 0, left: 0, failed: 0 },
     ];
     doc.phase = Phase::Batch;
     doc.batch = Some(Batch { number: 3, wave: 3, key: doc.items(3), began: t(200) });

@@ -48,7 +48,10 @@ pub(super) fn waves(seen: &Seen) -> Vec<String> {
             wave.wave.to_string(),
             wave.keys.to_string(),
             format!("{} of {}", wave.begun, wave.batches),
-            wave.promoted.to_string(),
+            match wave.retiring {
+                0 => wave.promoted.to_string(),
+                old => format!("{} and {old} old ones retiring", wave.promoted),
+            },
             wave.failed.to_string(),
             state(seen, wave).to_owned(),
         ]

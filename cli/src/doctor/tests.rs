@@ -214,7 +214,7 @@ fn how_many_pairs_were_looked_at_is_told() {
 
 #[test]
 fn a_drill_that_failed_is_no_evidence() {
-    let of = |drill| drill(&Found { drill: Some(drill), ..Found::default() });
+    let of = |seen: serde_json::Value| drill(&Found { drill: Some(seen), ..Found::default() });
     let good = json!({ "passed": true, "at": "2026-03-01T10:00:00Z", "inactive_ms": 900 });
     assert_eq!(of(good).text, "the last drill, 2026-03-01 10:00:00 UTC: the key was Inactive after 900 ms");
     let failed = json!({ "passed": false, "failures": ["the application got no key within 5m"] });

@@ -116,6 +116,7 @@ fn to_be_made(place: &Place, name: &str) -> Result<Secret> {
         name: name.to_owned(),
         deleted: false,
         primary_region: None,
+        replication: Vec::new(),
         user: None,
         tags: BTreeMap::new(),
         versions: BTreeMap::new(),

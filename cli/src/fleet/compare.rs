@@ -23,7 +23,7 @@ pub(super) fn within(estate: &Estate, regions: &[String]) -> Estate {
     let asked = |region: &str| regions.iter().any(|one| one == region);
     let concerns = |blind: &&Blind| match blind {
         Blind::Region { region, .. } => asked(region),
-        Blind::Account { .. } | Blind::Row { .. } | Blind::User { .. } => true,
+        Blind::Account { .. } | Blind::Row { .. } | Blind::User { .. } | Blind::Runs { .. } => true,
     };
     Estate {
         account: estate.account.clone(),
@@ -32,6 +32,7 @@ pub(super) fn within(estate: &Estate, regions: &[String]) -> Estate {
         users: estate.users.clone(),
         root_key: estate.root_key,
         secrets: estate.secrets.iter().filter(|secret| asked(secret.arn.region())).cloned().collect(),
+        running: estate.running.clone(),
         blind: estate.blind.iter().filter(concerns).cloned().collect(),
     }
 }
@@ -272,6 +273,7 @@ fn terms(decided: &Decided) -> Vec<(&'static str, String)> {
         ("grace", policy.grace.to_string()),
         ("cache", policy.cache.to_string()),
         ("when_still_in_use", late),
+        ("unused", terms.unused.as_ref().map_or_else(|| "reported".to_owned(), ToString::to_string)),
     ]
 }
 

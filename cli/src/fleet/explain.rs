@@ -97,8 +97,9 @@ fn said(terms: &Terms) -> String {
     let policy = &terms.policy;
     let owner = terms.owner.as_deref().map_or_else(String::new, |owner| format!(", owner {owner}"));
     let warn = terms.warn.map_or_else(String::new, |warn| format!(", told {warn} before"));
+    let unused = terms.unused.map_or_else(String::new, |unused| format!(", unused keys {unused}"));
     format!(
-        "due at {}{warn}, overlap {} to {}, quiet window {}, grace {}, wave {}{owner}",
+        "due at {}{warn}, overlap {} to {}, quiet window {}, grace {}, wave {}{owner}{unused}",
         terms.max_age, policy.overlap, policy.max_overlap, policy.quiet_window, policy.grace, terms.wave
     )
 }

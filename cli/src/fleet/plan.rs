@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use facts::estate::Installation;
 use jiff::Timestamp;
 use keywheel::clock::Clock;
 use keywheel::decide::due;
@@ -19,9 +20,12 @@ use crate::rotate::caution;
 pub(super) async fn run(place: &Place, out: &Out, policy: &FleetPolicy, all: bool) -> Result<Exit> {
     caution(place, out, false).await;
     let regions = regions(place, policy);
-    let estate = facts::estate::read(place.config(), &place.account, &regions, &Clock::System).await?;
+    let installation = installation(place);
+    let estate =
+        facts::estate::read(place.config(), Some(&installation), &place.account, &regions, &Clock::System)
+            .await?;
     let now = Timestamp::now();
-    let looks = facts::estate::look(place.config(), due::to_look_at(policy, &estate, now)).await;
+    let looks = facts::estate::look_until_full(place.config(), &installation, (policy, &estate), now).await;
     let plan = due::plan(policy, &estate, &looks, now);
     show(out, &estate, &plan, all);
     if let Some(note) = elsewhere(policy, &place.account) {
@@ -40,6 +44,17 @@ pub(super) fn elsewhere(policy: &FleetPolicy, own: &str) -> Option<String> {
             others.join(", ")
         )
     })
+}
+
+/// Whose runs are looked for. Which role makes its keys is for the stack to know: a key that lost its secret is told from
+/// a stranger's by the campaign's own plan.
+pub(super) fn installation(place: &Place) -> Installation {
+    Installation {
+        config: place.config().clone(),
+        rotation: place.machine.clone(),
+        stage: place.stage.clone(),
+        create_role: None,
+    }
 }
 
 /// Where secrets are looked for.

@@ -22,7 +22,7 @@ pub(super) async fn run(place: &Place, out: &Out, policy: &FleetPolicy, yes: boo
     let left = policy.limits.freezes_left(Timestamp::now());
     let freezes = fitting(&left)?;
     let store = Store::find(place).await?;
-    let there = store.read().await?;
+    let there = store.read_replaced().await?;
     let before = match there.as_ref().map(|there| (there.name(), &there.policy)) {
         None => {
             out.note("No policy was pushed yet: until now the careful defaults hold.");
@@ -118,14 +118,16 @@ async fn changes(
     let (of_before, of_after) = (plan::regions(place, before), plan::regions(place, after));
     let mut regions = of_before.clone();
     regions.extend(of_after.iter().filter(|region| !of_before.contains(region)).cloned());
-    let all = facts::estate::read(place.config(), &place.account, &regions, &Clock::System).await?;
+    let (config, installation) = (place.config(), plan::installation(place));
+    let all =
+        facts::estate::read(config, Some(&installation), &place.account, &regions, &Clock::System).await?;
     let now = Timestamp::now();
     let (was, is) = (within(&all, &of_before), within(&all, &of_after));
     let first: BTreeSet<(String, SecretArn)> = due::to_look_at(before, &was, now).into_iter().collect();
     let (again, more): (Vec<_>, Vec<_>) =
         due::to_look_at(after, &is, now).into_iter().partition(|one| first.contains(one));
-    let seen_before = facts::estate::look(place.config(), first.into_iter().collect()).await;
-    let mut seen_after = facts::estate::look(place.config(), more).await;
+    let seen_before = facts::estate::look(config, &installation, first.into_iter().collect(), now).await;
+    let mut seen_after = facts::estate::look(config, &installation, more, now).await;
     for (user, _) in again {
         if let Some(look) = seen_before.get(&user) {
             seen_after.insert(user, look.clone());

@@ -1,7 +1,7 @@
 //! The policy that campaigns follow: an object in the installation's bucket. And its freezes, which hold runs under way
 //! as well: a parameter beside the switches.
 
-use facts::bucket::Bucket;
+use facts::bucket::{Bucket, Deleted, If};
 use facts::fleet::{self, Unpushed};
 use jiff::Timestamp;
 use keywheel::StepError;
@@ -29,6 +29,8 @@ pub(super) struct Store {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pushed {
     text: String,
+    /// Its entity tag.
+    tag: Option<String>,
     /// Its version, where the bucket keeps versions.
     pub(super) version: Option<String>,
     /// The policy, or why no campaign can follow it.
@@ -36,9 +38,9 @@ pub(super) struct Pushed {
 }
 
 impl Pushed {
-    fn new(text: String, version: Option<String>) -> Self {
+    fn new(text: String, version: Option<String>, tag: Option<String>) -> Self {
         let policy = parsed(&text);
-        Self { text, version, policy }
+        Self { text, tag, version, policy }
     }
 
     /// Its version for people.
@@ -101,10 +103,22 @@ impl Store {
         self.bucket.address(POLICY)
     }
 
-    /// The policy that campaigns follow; `None` where nobody has pushed one.
+    /// The policy that campaigns follow; `None` where nobody has pushed one. One that was deleted is trouble: no campaign
+    /// runs until another is there.
     pub(super) async fn read(&self) -> Result<Option<Pushed>> {
-        match self.bucket.read(POLICY, None).await {
-            Ok(found) => Ok(found.map(|stored| Pushed::new(stored.text, stored.version))),
+        self.read_kept().await?.map_err(|Deleted| {
+            Trouble::new(
+                format!("A policy was pushed, and {} has been deleted since.", self.address()),
+                "No campaign follows any. `keywheel policy push FILE` puts one there again.",
+            )
+        })
+    }
+
+    /// The same for whoever puts another in its place, to whom a deleted one is no trouble.
+    async fn read_kept(&self) -> Result<std::result::Result<Option<Pushed>, Deleted>> {
+        match self.bucket.read_kept(POLICY, None).await {
+            Ok(Ok(found)) => Ok(Ok(found.map(|stored| Pushed::new(stored.text, stored.version, stored.tag)))),
+            Ok(Err(deleted)) => Ok(Err(deleted)),
             // What S3 says of an object that is not there to somebody who may not list the bucket.
             Err(error) if error.is_refused(&["AccessDenied"]) => Err(Trouble::new(
                 format!("{} could not be read: {error}.", self.address()),
@@ -112,6 +126,20 @@ impl Store {
             )),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Writes the freezes of the policy that lies there, over those that a push has written which came too late.
+    async fn restore_freezes(&self) -> Result<()> {
+        let policy = match self.read().await? {
+            None => FleetPolicy::default(),
+            Some(there) => there.policy.map_err(|why| Trouble::new(why, ""))?,
+        };
+        self.write_freezes(fitting(&policy.limits.freezes_left(Timestamp::now()))?).await
+    }
+
+    /// What a push puts another policy in place of; `None` also where it was deleted.
+    pub(super) async fn read_replaced(&self) -> Result<Option<Pushed>> {
+        Ok(self.read_kept().await?.unwrap_or_default())
     }
 
     /// Whether runs under way know these freezes, and no others.
@@ -134,17 +162,47 @@ impl Store {
         freezes: String,
     ) -> Result<Option<String>> {
         let text = canonical(policy)?;
-        let there = self.read().await?;
+        let there = self.read_replaced().await?;
         if let Some(trouble) = changed(before, there.as_ref()) {
             return Err(trouble);
         }
-        fleet::push((&self.ssm, &self.stage), &self.bucket, freezes, text).await.map_err(unpushed)
+        // What comes between this reading and the writing S3 tells: of two who push at once the later is refused.
+        let there = match there {
+            None => If::Absent,
+            Some(Pushed { tag: Some(tag), .. }) => If::Is(tag),
+            Some(Pushed { tag: None, .. }) => {
+                let text = format!(
+                    "{} has no entity tag: whether it changes meanwhile could not be told.",
+                    self.address()
+                );
+                return Err(Trouble::new(text, "Nothing was written."));
+            }
+        };
+        let pushed = fleet::push((&self.ssm, &self.stage), (&self.bucket, there), freezes, text).await;
+        if let Err(Unpushed::Outrun(_)) = &pushed
+            && let Err(trouble) = self.restore_freezes().await
+        {
+            let text = format!(
+                "Somebody else has pushed a policy in the same moment, and this one was not written; but its freezes hold runs under way, as those of the other could not be written again: {}",
+                trouble.text
+            );
+            return Err(Trouble::new(text, "Run the command again at once: it puts both right."));
+        }
+        pushed.map_err(unpushed)
     }
 }
 
 /// What to say of a push that was not done.
 fn unpushed(left: Unpushed) -> Trouble {
     let (what, error) = match left {
+        Unpushed::Outrun(error) => {
+            return Trouble::new(
+                format!(
+                    "Somebody else has pushed a policy in the same moment, and this one was not written: {error}."
+                ),
+                "Run the command again: it compares with the new one.",
+            );
+        }
         Unpushed::All(error) => ("The policy was not pushed, as its freezes could not be written", error),
         Unpushed::Policy(error) => ("The policy was not pushed, and its freezes hold runs under way", error),
     };
@@ -172,7 +230,7 @@ mod tests {
     use super::*;
 
     fn pushed(text: &str, version: Option<&str>) -> Pushed {
-        Pushed::new(text.to_owned(), version.map(str::to_owned))
+        Pushed::new(text.to_owned(), version.map(str::to_owned), None)
     }
 
     #[test]
@@ -222,6 +280,8 @@ mod tests {
             format!("The policy was not pushed, as its freezes could not be written: {}.", error())
         );
         assert!(unpushed(Unpushed::Policy(error())).text.contains("its freezes hold runs under way"));
+        let outrun = unpushed(Unpushed::Outrun(error()));
+        assert!(outrun.text.contains("in the same moment") && outrun.remedy.contains("again"), "{outrun}");
     }
 
     #[test]

@@ -232,14 +232,14 @@ pub(super) async fn execute(place: &Place, set: &ChangeSet, way: &ChangeSetType)
 
 /// Forgets a change set, and a stack that is nothing else.
 pub(super) async fn forget(place: &Place, set: &ChangeSet, way: &ChangeSetType) -> Result<()> {
-    let sent = place.stacks().delete_change_set().change_set_name(&set.id).send().await;
-    sent.map_err(|error| StepError::from_sdk("cloudformation:DeleteChangeSet", &error))?;
+    let done = place.stacks().delete_change_set().change_set_name(&set.id).send().await;
+    done.map_err(|error| StepError::from_sdk("cloudformation:DeleteChangeSet", &error))?;
     // Looked at once more: somebody else may have installed it meanwhile.
     if *way == ChangeSetType::Create
         && stack::find(place, &set.stack).await?.is_some_and(|stack| stack.is_only_planned())
     {
-        let sent = place.stacks().delete_stack().stack_name(&set.stack).send().await;
-        sent.map_err(|error| StepError::from_sdk("cloudformation:DeleteStack", &error))?;
+        let done = place.stacks().delete_stack().stack_name(&set.stack).send().await;
+        done.map_err(|error| StepError::from_sdk("cloudformation:DeleteStack", &error))?;
     }
     Ok(())
 }

@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn each_run_is_named_with_its_machine_and_what_ends_it() {
         let machine =
-            |kind| format!("arn:aws:states:eu-west-1:111122223333:stateMachine:keywheel-prod-{kind}");
+            |kind: &str| format!("arn:aws:states:eu-west-1:111122223333:stateMachine:keywheel-prod-{kind}");
         let told = |kind: &str| run_open(&machine(kind), "r");
         assert_eq!(told("rotation").what, "run r of the rotation machine");
         assert!(told("fleet").ends.contains("keywheel fleet stop"));

@@ -114,8 +114,8 @@ impl Account {
         while let Some(page) = roles.next().await {
             left.extend(page.unwrap().roles().iter().map(|one| one.role_name().to_owned()));
         }
-        let rules = self.events.list_rules().send().await.unwrap();
-        left.extend(rules.rules().iter().filter_map(|one| one.name().map(str::to_owned)));
+        let listed = self.events.list_rules().send().await.unwrap();
+        left.extend(listed.rules().iter().filter_map(|one| one.name().map(str::to_owned)));
         let local = aws_sdk_iam::types::PolicyScopeType::Local;
         let policies = self.iam.list_policies().scope(local).send().await.unwrap();
         left.extend(policies.policies().iter().filter_map(|one| one.policy_name().map(str::to_owned)));

@@ -145,6 +145,7 @@ pub fn looks(nears: &Nears) -> Looks {
                 keep: key(TAG_KEEP),
                 keys: keys.iter().map(|(key, _)| key.clone()).collect(),
                 current: Current::Hidden("an audit reads no secret's value".into()),
+                left: None,
             })
         }
     };
@@ -222,6 +223,7 @@ mod tests {
             users: ["a", "b", "c"].map(|user| Row { user: user.into(), ..row(&[(1, Used::Never)]) }).to_vec(),
             root_key: None,
             secrets: Vec::new(),
+            running: None,
             blind: Vec::new(),
         };
         let keys = vec![(key(1, 100), Ok(LastUse { at: None, service: None, region: None }))];

@@ -7,6 +7,15 @@ use aws_types::SdkConfig;
 use keywheel::campaign::outcome_of;
 use keywheel::{Campaign, StepError};
 
+/// What S3 says of an object that is gone and whose versions it keeps.
+const DELETE_MARKER: &str = "x-amz-delete-marker";
+
+/// Whether a write was refused as another object lies there than was read, or none any more, or another write came in the
+/// same moment.
+pub fn is_another(error: &StepError) -> bool {
+    error.is_refused(&["PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"])
+}
+
 /// An object's text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
@@ -14,6 +23,21 @@ pub struct Stored {
     pub text: String,
     /// The version that it is; `None` where the bucket keeps none.
     pub version: Option<String>,
+    /// Its entity tag, by which a write tells whether it is still there.
+    pub tag: Option<String>,
+}
+
+/// Somebody has deleted the object: versions of it are there, and a marker above them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deleted;
+
+/// What must be there for a write: nobody has written since it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum If {
+    /// The object with this entity tag.
+    Is(String),
+    /// No object.
+    Absent,
 }
 
 /// The bucket.
@@ -39,25 +63,40 @@ impl Bucket {
 
     /// An object, or one version of it; `None` where there is none. Whoever may not list the bucket is refused instead.
     pub async fn read(&self, key: &str, version: Option<&str>) -> Result<Option<Stored>, StepError> {
+        self.read_kept(key, version).await.map(|found| found.unwrap_or_default())
+    }
+
+    /// The same of an object that nobody has a reason to delete: one that was there, and is deleted, is told from one
+    /// that never was.
+    pub async fn read_kept(
+        &self,
+        key: &str,
+        version: Option<&str>,
+    ) -> Result<Result<Option<Stored>, Deleted>, StepError> {
         let call = self.client.get_object().bucket(&self.name).key(key);
         let reply = match call.set_version_id(version.map(str::to_owned)).send().await {
             Ok(reply) => reply,
             Err(error) => {
+                let marker = error.raw_response().and_then(|reply| reply.headers().get(DELETE_MARKER));
+                if version.is_none() && marker == Some("true") {
+                    return Ok(Err(Deleted));
+                }
                 let error = StepError::from_sdk("s3:GetObject", &error);
                 // The last is said of what no version can be called.
                 let none = error.is_refused(&["NoSuchKey", "NoSuchVersion"])
                     || version.is_some() && error.is_refused(&["InvalidArgument"]);
-                return if none { Ok(None) } else { Err(error) };
+                return if none { Ok(Ok(None)) } else { Err(error) };
             }
         };
         let version = reply.version_id().filter(|version| *version != "null").map(str::to_owned);
+        let tag = reply.e_tag().map(str::to_owned);
         let text =
             reply.body.collect().await.map_err(|error| {
                 StepError::NotYetVisible(format!("{} broke off: {error}", self.address(key)))
             })?;
         let text = String::from_utf8(text.to_vec())
             .map_err(|_| StepError::Conflict(format!("{} is no text", self.address(key))))?;
-        Ok(Some(Stored { text, version }))
+        Ok(Ok(Some(Stored { text, version, tag })))
     }
 
     /// Writes an object; its new version, where the bucket keeps versions.
@@ -67,7 +106,33 @@ impl Bucket {
         media_type: &str,
         text: String,
     ) -> Result<Option<String>, StepError> {
+        self.put(key, media_type, text, None).await
+    }
+
+    /// The same, unless another one lies there by now: then S3 refuses it, as [`is_another`] tells.
+    pub async fn write_if(
+        &self,
+        there: If,
+        key: &str,
+        media_type: &str,
+        text: String,
+    ) -> Result<Option<String>, StepError> {
+        self.put(key, media_type, text, Some(there)).await
+    }
+
+    async fn put(
+        &self,
+        key: &str,
+        media_type: &str,
+        text: String,
+        there: Option<If>,
+    ) -> Result<Option<String>, StepError> {
         let call = self.client.put_object().bucket(&self.name).key(key).content_type(media_type);
+        let call = match there {
+            Some(If::Is(tag)) => call.if_match(tag),
+            Some(If::Absent) => call.if_none_match("*"),
+            None => call,
+        };
         let sent = call.body(ByteStream::from(text.into_bytes())).send().await;
         let reply = sent.map_err(|error| StepError::from_sdk("s3:PutObject", &error))?;
         Ok(reply.version_id().map(str::to_owned))

@@ -3,8 +3,13 @@
 //! The credential report names every user in one answer; IAM keeps it for four hours, so a key that was made since
 //! is missing, and a user whose key looks due is asked for again by name. Where IAM gives no report to these
 //! credentials, users and their keys are listed one by one instead: a call for every user.
+//!
+//! Two keys are the ordinary state of a user in its overlap or grace. The list of secrets tells which runs its versions
+//! name, and one list of executions which of them run: only of a user whose runs have all ended is more asked.
 
-use std::collections::BTreeMap;
+mod look;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_iam::Client;
@@ -14,13 +19,14 @@ use aws_types::SdkConfig;
 use jiff::Timestamp;
 use keywheel::clock::Clock;
 use keywheel::decide::due::ROOT;
-use keywheel::fleet::estate::{Blind, Close, Current, Estate, Look, Looks, Row, Slot, Source, Tagged, Used};
-use keywheel::secret::SecretValue;
-use keywheel::{SecretArn, StepError, UserName, aws};
-use tokio::task::JoinSet;
+use keywheel::fleet::estate::{Blind, Estate, Row, Slot, Source, Tagged, Used};
+use keywheel::key::KeyFacts;
+use keywheel::{RunId, StepError, UserName, aws};
 
-use crate::secrets::{CURRENT, TAG_USER, Which};
-use crate::{iam, secrets, timestamp};
+use crate::secrets::{CURRENT, PENDING, PREVIOUS, TAG_USER};
+use crate::{executions, iam, secrets, timestamp};
+
+pub use look::{look, look_at_keys_until_full, look_until_full};
 
 /// How often IAM is asked whether its report is ready, and how long after each time.
 const POLLS: usize = 30;
@@ -29,9 +35,25 @@ const BETWEEN_POLLS: Duration = Duration::from_secs(2);
 /// How many users are asked for in the same moment.
 pub(crate) const AT_ONCE: usize = 4;
 
-/// Reads the account that `config` is for, and the tagged secrets of these regions.
+/// The installation whose runs are looked for.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// For calls in its own account, whatever account is read: only there its runs are.
+    pub config: SdkConfig,
+    /// The ARN of its rotation machine.
+    pub rotation: String,
+    /// Its stage.
+    pub stage: String,
+    /// The ARN of the role that makes its keys. Where it is not known, no key that lost its secret is told from a
+    /// stranger's.
+    pub create_role: Option<String>,
+}
+
+/// Reads the account that `config` is for, and the tagged secrets of these regions. Where no installation is given, which
+/// rotations run is not asked.
 pub async fn read(
     config: &SdkConfig,
+    installation: Option<&Installation>,
     account: &str,
     regions: &[String],
     clock: &Clock,
@@ -53,6 +75,16 @@ pub async fn read(
             Err(error) => blind.push(Blind::Region { region: region.clone(), why: error.to_string() }),
         }
     }
+    let running = match installation {
+        None => None,
+        Some(installation) => match running(installation, &rows, &secrets).await {
+            Ok(running) => Some(running),
+            Err(error) => {
+                blind.push(Blind::Runs { why: error.to_string() });
+                None
+            }
+        },
+    };
     Ok(Estate {
         account: account.to_owned(),
         regions: regions.to_vec(),
@@ -60,8 +92,23 @@ pub async fn read(
         users: rows,
         root_key,
         secrets,
+        running,
         blind,
     })
+}
+
+/// The rotations that run. Where no managed user has more than its one key, nobody needs know.
+async fn running(
+    installation: &Installation,
+    rows: &[Row],
+    secrets: &[Tagged],
+) -> Result<BTreeSet<RunId>, StepError> {
+    let two: BTreeSet<&str> =
+        rows.iter().filter(|row| row.keys.len() > 1).map(|row| row.user.as_str()).collect();
+    if !secrets.iter().any(|secret| secret.pending || two.contains(secret.user.as_str())) {
+        return Ok(BTreeSet::new());
+    }
+    executions::running(&aws_sdk_sfn::Client::new(&installation.config), &installation.rotation).await
 }
 
 /// The users of an account, as far as they could be read.
@@ -69,68 +116,6 @@ struct Users {
     rows: Vec<Row>,
     root_key: Option<bool>,
     blind: Vec<Blind>,
-}
-
-/// Looks closer at these users and their secrets. One that cannot be read has its reason.
-pub async fn look(config: &SdkConfig, users: Vec<(String, SecretArn)>) -> Looks {
-    look_at(config, users, true).await
-}
-
-/// The same with a role that may read no secret's value: which key is current is then told by the keys alone.
-pub async fn look_at_keys(config: &SdkConfig, users: Vec<(String, SecretArn)>) -> Looks {
-    look_at(config, users, false).await
-}
-
-async fn look_at(config: &SdkConfig, users: Vec<(String, SecretArn)>, values: bool) -> Looks {
-    let mut waiting = users.into_iter();
-    let (mut looks, mut calls) = (Looks::new(), JoinSet::new());
-    loop {
-        while calls.len() < AT_ONCE
-            && let Some((user, secret)) = waiting.next()
-        {
-            let config = config.clone();
-            calls.spawn(async move {
-                let look = close(&config, &user, &secret, values).await.unwrap_or_else(Look::Unread);
-                (user, look)
-            });
-        }
-        match calls.join_next().await {
-            None => return looks,
-            Some(Ok((user, look))) => {
-                looks.insert(user, look);
-            }
-            // Only a bug breaks a look off; its user is then one that nobody has looked at.
-            Some(Err(_)) => {}
-        }
-    }
-}
-
-async fn close(config: &SdkConfig, user: &str, secret: &SecretArn, values: bool) -> Result<Look, String> {
-    let said = |error: StepError| error.to_string();
-    let client = Client::new(config);
-    let name: UserName = user.parse().map_err(|error| format!("{error}"))?;
-    let Some(found) = iam::user(&client, &name).await.map_err(said)? else { return Ok(Look::Gone) };
-    let keys = iam::keys(&client, &name).await.map_err(said)?;
-    let current = if values {
-        current(config, secret, &name).await.map_err(said)?
-    } else {
-        Current::Hidden("no values are read in other accounts".to_owned())
-    };
-    Ok(Look::Seen(Close { secret: found.secret, retire: found.retire, keep: found.keep, keys, current }))
-}
-
-/// Which key the secret holds. The value is parsed for it, and dropped.
-async fn current(config: &SdkConfig, secret: &SecretArn, user: &UserName) -> Result<Current, StepError> {
-    let client = aws_sdk_secretsmanager::Client::new(&aws::in_region(config, secret.region()));
-    match secrets::value(&client, secret, Which::Label(CURRENT)).await {
-        Ok(None) => Ok(Current::Nothing),
-        Ok(Some(value)) => Ok(match SecretValue::parse(value.text.as_deref(), user) {
-            Ok(value) => value.key().map_or(Current::Nothing, Current::Key),
-            Err(error) => Current::Unfit(error.to_string()),
-        }),
-        Err(error @ StepError::Refused(_)) => Ok(Current::Hidden(error.to_string())),
-        Err(error) => Err(error),
-    }
 }
 
 /// The credential report and when it was made: a new one, or the one that IAM has.
@@ -304,7 +289,7 @@ async fn by_lists(client: &Client) -> Result<Users, StepError> {
 async fn row(client: &Client, user: &User) -> Result<Row, String> {
     let name = user.user_name();
     let parsed: UserName = name.parse().map_err(|error| format!("{error}"))?;
-    let slot = |key: keywheel::key::KeyFacts| Slot {
+    let slot = |key: KeyFacts| Slot {
         active: key.is_active(),
         since: key.created,
         id: Some(key.id),
@@ -350,7 +335,15 @@ fn one_tagged(entry: &SecretListEntry, region: &str) -> Result<Option<Tagged>, S
     let arn = arn.parse().map_err(|error| StepError::Conflict(format!("ListSecrets: {error}")))?;
     let replica_of = entry.primary_region().filter(|primary| *primary != region).map(str::to_owned);
     let changed = entry.last_changed_date().and_then(timestamp);
-    Ok(Some(Tagged { arn, user, tags, changed, replica_of }))
+    let versions = entry.secret_versions_to_stages().cloned().unwrap_or_default();
+    let runs = secrets::runs(versions.iter());
+    // A label that a promotion has left on what is current, or was, says nothing.
+    let waits = |labels: &Vec<String>| {
+        let has = |label: &str| labels.iter().any(|one| one == label);
+        has(PENDING) && !has(CURRENT) && !has(PREVIOUS)
+    };
+    let pending = versions.values().any(waits);
+    Ok(Some(Tagged { arn, user, tags, changed, replica_of, runs, pending }))
 }
 
 #[cfg(test)]

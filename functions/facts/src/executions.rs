@@ -1,13 +1,14 @@
 //! What Step Functions knows of runs.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::types::ExecutionStatus;
 use jiff::Timestamp;
 use keywheel::decide::entry::RunState;
-use keywheel::rotation::{Reason, Request};
-use keywheel::{RunId, SecretArn, StepError, VersionId};
+use keywheel::rotation::{Reason, Request, Why};
+use keywheel::{Rotation, RunId, SecretArn, StepError, VersionId};
 
 use crate::secrets::{self, Secret};
 use crate::timestamp;
@@ -30,16 +31,41 @@ pub async fn at_work(
     runs: &[RunId],
     secret: (&SecretArn, &str),
 ) -> Result<RunState, StepError> {
+    // Boxed: the SDK's futures are deep, and the compiler counts their depth.
+    Box::pin(all(sfn, execution, runs, secret)).await.map(|all| together(&all))
+}
+
+/// What each of these runs is to a secret, in their order.
+pub async fn all(
+    sfn: &Client,
+    execution: &str,
+    runs: &[RunId],
+    secret: (&SecretArn, &str),
+) -> Result<Vec<Known>, StepError> {
+    let mut all = Vec::new();
+    for run in runs {
+        all.push(known(sfn, execution, *run, secret).await?);
+    }
+    Ok(all)
+}
+
+/// What the runs on one version are to its secret together, as [`at_work`] has it.
+pub fn together(all: &[Known]) -> RunState {
     let mut found = RunState::NotOurs;
     let mut turned_back: Option<(Timestamp, bool)> = None;
-    for run in runs {
-        let Known { state, back, .. } = known(sfn, execution, *run, secret).await?;
+    for Known { state, back, .. } in all {
         if let Some(since) = back.filter(|since| turned_back.is_none_or(|(last, _)| last <= *since)) {
             turned_back = Some((since, state.leaked()));
         }
-        found = found.and(state);
+        found = found.and(*state);
     }
-    Ok(turned_back.map_or(found, |(_, leaked)| found.knowing(leaked)))
+    turned_back.map_or(found, |(_, leaked)| found.knowing(leaked))
+}
+
+/// The last of the runs on one version that have ended.
+pub fn last_ended(all: &[Known]) -> Option<&Known> {
+    let ended = all.iter().filter(|known| known.state.ended().is_some());
+    ended.max_by_key(|known| known.started)
 }
 
 /// Takes a run's label off a version that it leaves to another, unless that is all that leads from there to a run of
@@ -77,18 +103,23 @@ pub async fn state_of(
 const IN_FLIGHT: Duration = Duration::from_mins(3);
 
 /// What one run is to a secret.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Known {
     /// Whether it is at work.
     pub state: RunState,
+    /// When it began, as far as that is known.
+    started: Timestamp,
     /// Since when, where it turned a promotion back.
     back: Option<Timestamp>,
     /// When it ended.
     stopped: Option<Timestamp>,
+    /// Why it has left the old key to a person, where it has.
+    pub held: Option<Why>,
 }
 
 impl Known {
-    const NOT_OURS: Self = Self { state: RunState::NotOurs, back: None, stopped: None };
+    const NOT_OURS: Self =
+        Self { state: RunState::NotOurs, started: Timestamp::MIN, back: None, stopped: None, held: None };
 
     /// Whether a step of it may be at work still, though it has ended.
     pub fn may_be_in_flight(&self, now: Timestamp) -> bool {
@@ -127,7 +158,10 @@ pub async fn known(
     let started = timestamp(reply.start_date()).unwrap_or(Timestamp::MIN);
     let back = asked.roll_back.then_some(started);
     let stopped = reply.stop_date().and_then(timestamp);
-    Ok(Known { state: state.knowing(asked.reason == Reason::Leaked), back, stopped })
+    // Only one that succeeded leaves its document.
+    let doc: Option<Rotation> = reply.output().and_then(|output| serde_json::from_str(output).ok());
+    let held = doc.and_then(|doc| doc.left_to_a_person().cloned());
+    Ok(Known { state: state.knowing(asked.reason == Reason::Leaked), started, back, stopped, held })
 }
 
 /// Whether a request to this machine is about this secret. A name is one of the machine's own account and region:
@@ -190,9 +224,42 @@ pub async fn beside(sfn: &Client, execution: &str) -> Result<Vec<(String, Timest
     Ok(others)
 }
 
+/// The executions of a rotation machine that run, a call for every thousand. One whose name is no run's is refused by its
+/// first step, and works on nothing.
+pub async fn running(sfn: &Client, machine: &str) -> Result<BTreeSet<RunId>, StepError> {
+    let call = sfn.list_executions().state_machine_arn(machine).status_filter(ExecutionStatus::Running);
+    let mut pages = call.max_results(1000).into_paginator().send();
+    let mut running = BTreeSet::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| StepError::from_sdk("states:ListExecutions", &error))?;
+        running.extend(page.executions().iter().filter_map(|row| row.name().parse::<RunId>().ok()));
+    }
+    Ok(running)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_run_that_has_ended_says_whether_a_person_is_to_decide() {
+        let run = RunId::random();
+        let known = |second, state, held: Option<&str>| Known {
+            state,
+            started: Timestamp::from_second(second).unwrap(),
+            held: held.map(|code| Why::new(code, "", "")),
+            ..Known::NOT_OURS
+        };
+        let held = known(1, RunState::Ended(run), Some("StillInUse"));
+        let code = |all: &[Known]| last_ended(all)?.held.as_ref().map(|why| why.code.clone());
+        assert_eq!(code(&[]), None);
+        assert_eq!(code(std::slice::from_ref(&held)).as_deref(), Some("StillInUse"));
+        // Whoever has taken it over since, and was stopped, has been told to go on.
+        let resumed = known(2, RunState::Ended(run), None);
+        assert_eq!(code(&[resumed, held.clone()]), None);
+        // One that is none of ours tells nothing.
+        assert_eq!(code(&[held, known(3, RunState::NotOurs, None)]).as_deref(), Some("StillInUse"));
+    }
 
     #[test]
     fn a_request_names_its_secret_in_three_ways() {

@@ -7,7 +7,7 @@ use keywheel::StepError;
 use keywheel::campaign::POLICY;
 use keywheel::fleet::freeze::{self, Freezes};
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, If, is_another};
 
 /// What a push has left undone, and why.
 #[derive(Debug)]
@@ -16,21 +16,27 @@ pub enum Unpushed {
     All(StepError),
     /// The policy itself. Its freezes hold already.
     Policy(StepError),
+    /// The policy itself, as another was pushed in the same moment. Its freezes have been written over that one's.
+    Outrun(StepError),
 }
 
 /// Writes a policy's freezes for runs under way, and then the policy for campaigns; its new version, where the bucket
 /// keeps versions.
 ///
 /// In this order: freezes without their policy leave a key for longer than need be, and the reverse takes one away in a
-/// freeze that everybody was told of. Run twice, it writes the same twice.
+/// freeze that everybody was told of. `there` is what has been read: of two who push at once the later is refused, and then
+/// writes the freezes of what is there once more.
 pub async fn push(
     (ssm, stage): (&Client, &str),
-    bucket: &Bucket,
+    (bucket, there): (&Bucket, If),
     freezes: String,
     policy: String,
 ) -> Result<Option<String>, Unpushed> {
     write_freezes(ssm, stage, freezes).await.map_err(Unpushed::All)?;
-    bucket.write(POLICY, "application/json", policy).await.map_err(Unpushed::Policy)
+    bucket
+        .write_if(there, POLICY, "application/json", policy)
+        .await
+        .map_err(|error| if is_another(&error) { Unpushed::Outrun(error) } else { Unpushed::Policy(error) })
 }
 
 /// Writes the freezes alone, as [`freeze::text`] has them.

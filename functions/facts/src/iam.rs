@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use aws_sdk_iam::Client;
 use aws_sdk_iam::types::{AccessKeyMetadata, StatusType};
+use keywheel::fleet::estate::Used;
 use keywheel::key::{KeyFacts, KeyStatus, LastUse};
 use keywheel::rotation::UserFacts;
-use keywheel::{AccessKeyId, StepError, UserName};
+use keywheel::{AccessKeyId, StepError, UserName, unused};
 
 use crate::timestamp;
 
@@ -28,6 +29,8 @@ pub struct User {
     pub retire: Option<AccessKeyId>,
     /// The key to be kept.
     pub keep: Option<AccessKeyId>,
+    /// Whether its unused keys may go.
+    pub unused: bool,
     /// All its tags.
     pub tags: BTreeMap<String, String>,
 }
@@ -62,6 +65,7 @@ pub async fn user(iam: &Client, name: &UserName) -> Result<Option<User>, StepErr
         secret: tag(TAG_SECRET),
         retire: key(TAG_RETIRE),
         keep: key(TAG_KEEP),
+        unused: tag(unused::TAG).as_deref() == Some(unused::REMOVE),
         tags,
     }))
 }
@@ -111,6 +115,25 @@ pub async fn owner(iam: &Client, key: &AccessKeyId) -> Result<Option<UserName>, 
     };
     let name = reply.user_name().unwrap_or_default();
     name.parse().map(Some).map_err(|error| StepError::Conflict(format!("GetAccessKeyLastUsed: {error}")))
+}
+
+/// When a key of this user was used last, where IAM knows of no use told apart from where it tells nothing.
+pub async fn used(iam: &Client, user: &UserName, key: &AccessKeyId) -> Result<Used, StepError> {
+    let reply = iam
+        .get_access_key_last_used()
+        .access_key_id(key.as_str())
+        .send()
+        .await
+        .map_err(|error| StepError::from_sdk("iam:GetAccessKeyLastUsed", &error))?;
+    if reply.user_name() != Some(user.as_str()) {
+        return Err(StepError::Conflict(format!("IAM does not say that key {key} is one of {user}")));
+    }
+    let Some(last) = reply.access_key_last_used() else { return Ok(Used::Unknown) };
+    Ok(match last.last_used_date() {
+        Some(at) => timestamp(at).map_or(Used::Unknown, Used::At),
+        None if last.service_name() == "N/A" => Used::Never,
+        None => Used::Unknown,
+    })
 }
 
 /// What IAM has recorded of a key's use.

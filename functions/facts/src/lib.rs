@@ -9,11 +9,13 @@ pub mod estate;
 pub mod executions;
 pub mod fleet;
 pub mod iam;
+pub mod left;
 pub mod member;
 pub mod replicas;
 pub mod secrets;
 pub mod switch;
 pub mod trail;
+pub mod unused;
 
 use aws_smithy_types::DateTime;
 use jiff::Timestamp;

@@ -115,7 +115,8 @@ pub async fn of_secret(
             "the secret is of account {account}, and this installation enters no other account"
         )));
     };
-    members.enter(config, secret.partition(), secret.account(), run).await
+    // On the heap: every step makes its calls after this one, and the compiler would nest one more in each.
+    Box::pin(members.enter(config, secret.partition(), secret.account(), run)).await
 }
 
 /// The same for the secret of a rotation, once it is known.

@@ -6,7 +6,8 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, ReplicationStatusType, StatusType};
 use jiff::Timestamp;
 use keywheel::replica::Follows;
-use keywheel::{RunId, SecretArn, StepError, UserName, VersionId};
+use keywheel::secret::SecretValue;
+use keywheel::{AccessKeyId, RunId, SecretArn, StepError, UserName, VersionId};
 
 use crate::timestamp;
 
@@ -72,6 +73,12 @@ impl Secret {
         self.versions.iter().find(|(_, has)| labels(has)).and_then(|(id, _)| id.parse().ok())
     }
 
+    /// The version that is on its way: it has AWSPENDING, and is neither the current nor the previous one.
+    pub fn on_its_way(&self) -> Option<VersionId> {
+        let version = self.labelled(PENDING)?;
+        (!self.carries(&version, CURRENT) && !self.carries(&version, PREVIOUS)).then_some(version)
+    }
+
     /// The runs that took work on this secret over, with the versions they work on.
     pub fn claims(&self) -> Vec<(VersionId, RunId)> {
         let of = |(id, labels): (&String, &Vec<String>)| -> Vec<(VersionId, RunId)> {
@@ -96,6 +103,15 @@ impl Secret {
     pub fn carries(&self, version: &VersionId, label: &str) -> bool {
         self.versions.get(version.as_str()).is_some_and(|has| has.iter().any(|has| has == label))
     }
+}
+
+/// The runs that versions with these ids and labels name: who wrote them, and who has taken them over.
+pub fn runs<'a>(versions: impl Iterator<Item = (&'a String, &'a Vec<String>)>) -> Vec<RunId> {
+    let of = |(id, labels): (&String, &Vec<String>)| -> Vec<RunId> {
+        let wrote: Option<RunId> = id.parse().ok();
+        wrote.into_iter().chain(labels.iter().filter_map(|label| RunId::from_label(label))).collect()
+    };
+    versions.flat_map(of).collect()
 }
 
 /// Describes a secret by name or ARN.
@@ -190,6 +206,13 @@ pub async fn value(client: &Client, arn: &SecretArn, which: Which<'_>) -> Result
 ///
 /// The list is up to five minutes behind; it finds a second secret, and is never asked for labels.
 pub async fn rivals(client: &Client, user: &UserName, own: &SecretArn) -> Result<Vec<SecretArn>, StepError> {
+    let mut rivals = naming(client, user).await?;
+    rivals.retain(|arn| arn != own);
+    Ok(rivals)
+}
+
+/// All secrets of the client's region whose tag names this user.
+pub async fn naming(client: &Client, user: &UserName) -> Result<Vec<SecretArn>, StepError> {
     let filter = |key: FilterNameStringType, value: &str| Filter::builder().key(key).values(value).build();
     let mut call = client.list_secrets().filters(filter(FilterNameStringType::TagKey, TAG_USER));
     // A filter takes fewer characters than a user's name may have. It matches prefixes, so the part before
@@ -200,7 +223,7 @@ pub async fn rivals(client: &Client, user: &UserName, own: &SecretArn) -> Result
         call = call.filters(filter(FilterNameStringType::TagValue, &prefix));
     }
     let mut pages = call.max_results(100).into_paginator().send();
-    let mut rivals = Vec::new();
+    let mut found = Vec::new();
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| StepError::from_sdk("secretsmanager:ListSecrets", &error))?;
         for entry in page.secret_list() {
@@ -208,13 +231,36 @@ pub async fn rivals(client: &Client, user: &UserName, own: &SecretArn) -> Result
                 .tags()
                 .iter()
                 .any(|tag| tag.key() == Some(TAG_USER) && tag.value() == Some(user.as_str()));
-            if names_user && let Some(arn) = entry.arn().filter(|arn| *arn != own.as_str()) {
-                rivals
+            if names_user && let Some(arn) = entry.arn() {
+                found
                     .push(arn.parse().map_err(|error| StepError::Conflict(format!("ListSecrets: {error}")))?);
             }
         }
     }
-    Ok(rivals)
+    Ok(found)
+}
+
+/// The keys that a secret holds for a user, in any version with a label: its current key, and whatever a rotation is
+/// about. A value that cannot be understood may hold any key, and is an error.
+pub async fn keys_held(
+    client: &Client,
+    arn: &SecretArn,
+    user: &UserName,
+) -> Result<Vec<AccessKeyId>, StepError> {
+    let secret = match describe(client, arn.as_str()).await {
+        Ok(secret) => secret,
+        Err(error) if error.is_refused(&["ResourceNotFoundException"]) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let odd = |error: &dyn std::fmt::Display| StepError::Conflict(format!("{arn}: {error}"));
+    let mut keys = Vec::new();
+    for (id, _) in secret.versions.iter().filter(|(_, labels)| !labels.is_empty()) {
+        let version: VersionId = id.parse().map_err(|error| odd(&error))?;
+        let Some(value) = value(client, arn, Which::Version(&version)).await? else { continue };
+        let value = SecretValue::parse(value.text.as_deref(), user).map_err(|error| odd(&error))?;
+        keys.extend(value.key());
+    }
+    Ok(keys)
 }
 
 /// Makes `run` findable from the version whose work it takes over. `ended` are the runs that are known to have ended;

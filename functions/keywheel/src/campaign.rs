@@ -2,8 +2,8 @@
 //!
 //! What is long lies in the installation's bucket: the plan, and the rotations in batches of one wave each. The
 //! document holds counts and their addresses, so that it fits into a state whatever the fleet's size. Everything in the
-//! bucket is named after the campaign and the batch, and a rotation's id after the campaign and the secret: a step that
-//! runs twice writes the same and starts the same.
+//! bucket is named after the campaign, the attempt that has planned it and the batch, and a rotation's id after the campaign
+//! and the secret: a step that runs twice starts the same, and no plan is written over by another.
 
 mod notices;
 mod warnings;
@@ -82,6 +82,9 @@ pub struct Item {
     pub reason: Reason,
     /// Its durations.
     pub policy: PolicyOverride,
+    /// Whether it makes no key current, and only takes an old one's way out to its end.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub only_retires: bool,
 }
 
 impl Item {
@@ -93,6 +96,7 @@ impl Item {
             user: user.map(str::to_owned),
             reason,
             policy: terms.wish(),
+            only_retires: false,
         }
     }
 
@@ -158,6 +162,9 @@ pub struct Counts {
     /// Users whose owner is told that their key is due soon.
     #[serde(default, skip_serializing_if = "is_default")]
     pub warned: usize,
+    /// Keys that nobody uses, and for which a run of their own was started.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unused: usize,
 }
 
 /// Users that are rotated together.
@@ -173,6 +180,9 @@ pub struct Wave {
     pub batches: usize,
     /// How many of its rotations have promoted their key.
     pub promoted: usize,
+    /// How many have taken an old key's way out over, and promote none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retiring: usize,
     /// How many were left to another run, which was at work on their secret.
     #[serde(default, skip_serializing_if = "is_default")]
     pub left: usize,
@@ -183,7 +193,7 @@ pub struct Wave {
 impl Wave {
     /// How many of its rotations are counted.
     pub fn counted(&self) -> usize {
-        self.promoted + self.left + self.failed
+        self.promoted + self.retiring + self.left + self.failed
     }
 }
 
@@ -230,6 +240,9 @@ pub struct Campaign {
     pub request: Request,
     /// The installation's bucket.
     pub bucket: String,
+    /// The attempt that has made the plan, which Scan draws; `None` in documents of a release that knew none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<RunId>,
     /// The version of the policy that it holds to; `None` where nobody has pushed one and the careful defaults hold.
     pub policy_version: Option<String>,
     /// How many of a wave may fail, in percent.
@@ -297,6 +310,7 @@ impl Campaign {
             started: begin.started,
             request,
             bucket: bucket.to_owned(),
+            attempt: None,
             policy_version: None,
             tolerance: 0,
             freeze: Vec::new(),
@@ -315,9 +329,13 @@ impl Campaign {
         }
     }
 
-    /// Where something of this campaign lies in the bucket.
+    /// Where something of this campaign lies in the bucket: under the attempt that has planned it, so that one that comes
+    /// late writes over nothing.
     pub fn place(&self, name: &str) -> String {
-        format!("campaigns/{}/{name}", self.campaign)
+        match self.attempt {
+            Some(attempt) => format!("campaigns/{}/{attempt}/{name}", self.campaign),
+            None => format!("campaigns/{}/{name}", self.campaign),
+        }
     }
 
     /// Where the plan lies: a line of JSON for each user and finding.
@@ -349,6 +367,7 @@ impl Campaign {
                     begun: 0,
                     batches: 0,
                     promoted: 0,
+                    retiring: 0,
                     left: 0,
                     failed: 0,
                 }),
@@ -400,6 +419,7 @@ impl Campaign {
         let Some(batch) = self.batch.take() else { return };
         if let Some(wave) = self.waves.iter_mut().find(|wave| wave.wave == batch.wave) {
             wave.promoted += counted.promoted;
+            wave.retiring += counted.retiring;
             wave.left += counted.left;
             wave.failed += counted.failed.len();
         }

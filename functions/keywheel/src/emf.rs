@@ -91,7 +91,7 @@ fn record(
         "NoticesGivenUp": u8::from(step == "notify" && text("/delivery") == Some("gave_up")),
         "rotation.id": text("/run"),
         "rotation.phase": text("/phase"),
-        "iam.user": text("/baseline/user/name"),
+        "iam.user": text("/baseline/user/name").or_else(|| text("/removed/user")),
     });
     if let Some(took) = contained {
         line["TimeToContain"] = took.into();

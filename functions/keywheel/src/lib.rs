@@ -29,6 +29,7 @@ pub mod sessions;
 pub mod step;
 pub mod switch;
 pub mod triage;
+pub mod unused;
 
 pub use campaign::Campaign;
 pub use clock::Clock;
@@ -37,3 +38,4 @@ pub use ids::{AccessKeyId, RunId, SecretArn, UserName, VersionId};
 pub use incident::{Alert, Incident};
 pub use rotation::{Outcome, Phase, Rotation};
 pub use step::{Context, Step};
+pub use unused::Unused;

@@ -57,6 +57,8 @@ pub enum NoticeKind {
     Planned,
     /// Whose keys are due soon.
     DueSoon,
+    /// A key that nobody uses is Inactive; it can be brought back until it is deleted.
+    Disabled,
     /// An event that changes nothing here, for a person to look at.
     Event,
     /// The run has its outcome.
@@ -88,6 +90,7 @@ impl NoticeKind {
             Self::SessionsFree => "SessionsFree",
             Self::Planned => "Planned",
             Self::DueSoon => "DueSoon",
+            Self::Disabled => "Disabled",
             Self::Event => "Event",
             Self::Ended => "Ended",
         }

@@ -201,7 +201,8 @@ impl Manifest {
 
 /// The text of [`SUMS`].
 pub fn sums_text(sums: &BTreeMap<String, String>) -> String {
-    sums.iter().map(|(path, sum)| format!("{sum}  {path}\n")).collect()
+    let lines: Vec<String> = sums.iter().map(|(path, sum)| format!("{sum}  {path}\n")).collect();
+    lines.concat()
 }
 
 /// Reads the text of [`SUMS`].

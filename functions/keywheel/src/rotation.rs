@@ -427,6 +427,14 @@ impl Rotation {
         self.execution.split(':').nth(4).unwrap_or_default()
     }
 
+    /// Why the run has left the old key to a person: it is still used, say. One that a step's error has ended has left it
+    /// to whoever comes next.
+    pub fn left_to_a_person(&self) -> Option<&Why> {
+        let why = self.why.as_ref().filter(|_| self.outcome == Some(Outcome::Held))?;
+        let failed = self.error.as_ref().is_some_and(|error| error.error == why.code);
+        (!failed).then_some(why)
+    }
+
     /// The baseline, which every step after Look relies on.
     pub fn baseline(&self) -> Result<&Baseline, StepError> {
         self.baseline.as_ref().ok_or_else(|| missing("baseline"))
@@ -518,6 +526,21 @@ mod tests {
         assert_eq!((request.reason, request.dry_run), (Reason::Manual, false));
         let error = serde_json::from_str::<Request>(r#"{"secret":"a","dryrun":true}"#).unwrap_err();
         assert!(error.to_string().contains("dryrun"), "{error}");
+    }
+
+    #[test]
+    fn only_what_a_run_has_found_is_left_to_a_person_and_not_what_has_struck_it() {
+        let request = serde_json::from_str(r#"{"secret":"app/mailer"}"#).unwrap();
+        let (run, at) = (RunId::random(), Timestamp::UNIX_EPOCH);
+        let mut doc = Rotation::new(run, String::new(), at, request, Policy::default());
+        assert_eq!(doc.left_to_a_person(), None);
+        doc.phase = Phase::Overlap;
+        let mut found = doc.clone();
+        found.end(at, Outcome::Held, Why::new("StillInUse", "It is.", ""));
+        assert_eq!(found.left_to_a_person().map(|why| why.code.as_str()), Some("StillInUse"));
+        doc.error = Some(Caught { error: "Keywheel.Refused".into(), cause: String::new() });
+        doc.conclude(at);
+        assert_eq!((doc.outcome, doc.left_to_a_person()), (Some(Outcome::Held), None));
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub fn init_tracing() {
             "watch",
             "scan",
             "review",
+            "disable_unused",
+            "delete_unused",
         ]
         .map(|name| (name, LevelFilter::INFO)),
     );

@@ -3,27 +3,19 @@
 //! Changes nothing. Whatever stands against a run ends it here as Blocked, with the reason and what to do;
 //! only what may pass by itself (throttling, a service that does not answer) is an error that the machine retries.
 
-use std::time::Duration;
-
 use aws_types::SdkConfig;
 use jiff::Timestamp;
-use keywheel::clock::after;
-use keywheel::decide::entry::{self, Entry, Evidence, Pending, RunState, Start};
-use keywheel::incident::RecordState;
-use keywheel::key::KeyFacts;
+use keywheel::decide::entry::{self, Entry, Start};
 use keywheel::replica::Follows;
-use keywheel::rotation::{Baseline, Caught, CurrentVersion, Outcome, Reason, Request, Rotation, Why};
-use keywheel::secret::SecretValue;
-use keywheel::{AccessKeyId, Context, RunId, SecretArn, Step, StepError, UserName, aws};
+use keywheel::rotation::{Baseline, Caught, Outcome, Reason, Request, Rotation, Why};
+use keywheel::{Context, RunId, SecretArn, Step, StepError, UserName, aws};
 use serde_json::Value;
 use tracing::info;
 
 use facts::iam::User;
+use facts::left::{self, Versions};
 use facts::member::{self, Members};
-use facts::secrets::{self, CURRENT, PENDING, PREVIOUS, Secret, Which};
-
-/// How long a key that was stored may be missing in IAM's list.
-const SHOWN_LATE: Duration = Duration::from_mins(1);
+use facts::secrets::{self, Secret};
 
 /// What the machine hands its first step.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -109,87 +101,40 @@ impl Look {
         let user = managed_user(&iam, &secret).await?;
         let name = user.facts.name.clone();
         let keys = facts::iam::keys(&iam, &name).await?;
-        let value = secrets::value(&store, &secret.arn, Which::Label(CURRENT)).await.map_err(unreadable)?;
-        let written = value.as_ref().and_then(|value| value.created);
-        let (current, value) = match value {
-            Some(value) => {
-                let parsed = SecretValue::parse(value.text.as_deref(), &name).map_err(|error| {
-                    blocked(
-                        error.code(),
-                        format!("{}: {error}.", secret.name),
-                        "Put the value right; Keywheel keeps every other field of it.",
-                    )
-                })?;
-                (Some(CurrentVersion { version: value.version, key: parsed.key() }), parsed)
-            }
-            None => (None, SecretValue::empty()),
-        };
+        let current = left::current(&store, &secret.arn, &name).await.map_err(unreadable)?;
+        let current = current.map_err(|error| {
+            blocked(
+                error.code(),
+                format!("{}: {error}.", secret.name),
+                "Put the value right; Keywheel keeps every other field of it.",
+            )
+        })?;
         doc.baseline = Some(Baseline {
             at: ctx.clock.now(),
             secret_name: secret.name.clone(),
             user: user.facts.clone(),
-            current: current.clone(),
+            current: current.version.clone(),
             keys: keys.clone(),
         });
         let rivals = secrets::rivals(&store, &name, &secret.arn).await?;
 
         let sfn = aws_sdk_sfn::Client::new(&aws::for_run(&self.config, doc.run));
-        let of = (&secret.arn, secret.name.as_str());
-        let mut pending = None;
-        // A promoted version keeps AWSPENDING until the next one takes it. Where it also is the current or the
-        // previous one, the label says nothing.
-        if let Some(version) = secret
-            .labelled(PENDING)
-            .filter(|id| !secret.carries(id, CURRENT) && !secret.carries(id, PREVIOUS))
-        {
-            let stored =
-                secrets::value(&store, &secret.arn, Which::Version(&version)).await.map_err(unreadable)?;
-            // Older than what is current, it is no work on its way: it was current once and its label stayed.
-            let newer = stored.as_ref().is_some_and(|stored| current.is_none() || stored.created >= written);
-            let parsed = shown(stored, &name, &keys, ctx.clock.now())?;
-            pending = newer.then_some(Pending {
-                run: facts::executions::at_work(&sfn, &doc.execution, &secret.runs_on(&version), of).await?,
-                key: parsed.as_ref().and_then(SecretValue::key),
-                same_fields: parsed
-                    .is_some_and(|parsed| current.is_none() || value.same_but_credentials(&parsed)),
-                version,
-            });
-        }
-        // The version before and the run of the current one matter only where another key is there.
-        let (mut previous_key, mut current_run) = (None, RunState::NotOurs);
-        let current_key = current.as_ref().and_then(|current| current.key.as_ref());
-        if let Some(current) =
-            current.as_ref().filter(|_| keys.iter().any(|key| Some(&key.id) != current_key))
-        {
-            let stored =
-                secrets::value(&store, &secret.arn, Which::Label(PREVIOUS)).await.map_err(unreadable)?;
-            // A pair that is newer than the current one was stored by a person who then went back, unless a run
-            // of ours wrote it and was turned back: only the latter is superseded.
-            let newer = stored.as_ref().is_some_and(|stored| stored.created > written);
-            let theirs = match stored.as_ref().filter(|_| newer).map(|stored| secret.runs_on(&stored.version))
-            {
-                Some(runs) => {
-                    facts::executions::at_work(&sfn, &doc.execution, &runs, of).await? == RunState::NotOurs
-                }
-                None => false,
-            };
-            previous_key = stored
-                .and_then(|stored| SecretValue::parse(stored.text.as_deref(), &name).ok())
-                .and_then(|value| value.key());
-            if !theirs {
-                let runs = secret.runs_on(&current.version);
-                current_run = facts::executions::at_work(&sfn, &doc.execution, &runs, of).await?;
-            }
-        }
+        let runs = (&sfn, doc.execution.as_str());
+        let found = (&keys[..], ctx.clock.now());
+        let Versions { pending, previous_key, current_run, .. } =
+            // On the heap: the SDK's futures are deep, and the compiler counts their depth.
+            Box::pin(left::versions(&store, runs, (&secret, &name), &current, found))
+                .await
+                .map_err(unreadable)?;
         let facts = entry::Facts {
             now: ctx.clock.now(),
-            evidence: evidence((&iam, &ssm, &ctx.stage), &keys, current_key).await?,
+            evidence: left::evidence((&iam, &ssm, &ctx.stage), &keys, current.key()).await?,
             reason: doc.request.reason,
             roll_back: doc.request.roll_back,
             dry_run: doc.request.dry_run,
             mode,
             rivals,
-            current,
+            current: current.version,
             current_run,
             previous_key,
             pending,
@@ -238,42 +183,6 @@ impl Step for Look {
         }
         Ok(doc)
     }
-}
-
-/// What a version on its way holds. A key that it has named for less than a minute may not be in IAM's list yet: taken
-/// for gone, it would fill a slot that nobody answers for.
-fn shown(
-    stored: Option<secrets::Value>,
-    user: &UserName,
-    keys: &[KeyFacts],
-    now: Timestamp,
-) -> Result<Option<SecretValue>, StepError> {
-    let Some(stored) = stored else { return Ok(None) };
-    let Ok(value) = SecretValue::parse(stored.text.as_deref(), user) else { return Ok(None) };
-    let just_now = stored.created.is_some_and(|at| now < after(at, SHOWN_LATE));
-    match value.key().filter(|key| just_now && keywheel::key::find(keys, key).is_none()) {
-        Some(key) => Err(StepError::NotYetVisible(format!(
-            "key {key}, which was stored just now, is not in IAM's list yet"
-        ))),
-        None => Ok(Some(value)),
-    }
-}
-
-/// What is on record of the key beside the current one, if it was contained as leaked and no person has said since
-/// that it had not leaked.
-async fn evidence(
-    (iam, ssm, stage): (&aws_sdk_iam::Client, &aws_sdk_ssm::Client, &str),
-    keys: &[KeyFacts],
-    current: Option<&AccessKeyId>,
-) -> Result<Option<Evidence>, StepError> {
-    let others: Vec<&KeyFacts> = keys.iter().filter(|key| Some(&key.id) != current).collect();
-    let [other] = others[..] else { return Ok(None) };
-    let Some(record) = facts::switch::leaked(ssm, stage, &other.id).await? else { return Ok(None) };
-    let last_use = match record.state {
-        RecordState::Closed => Some(facts::iam::last_use(iam, &other.id).await?),
-        _ => None,
-    };
-    Ok(Some(Evidence { record, last_use }))
 }
 
 fn enter(doc: &mut Rotation, start: Start) {
@@ -415,7 +324,7 @@ async fn managed_user(iam: &aws_sdk_iam::Client, secret: &Secret) -> Result<User
 
 fn unreadable(error: StepError) -> Stop {
     match error {
-        StepError::Refused(failure) => blocked(
+        StepError::Refused(failure) if failure.call == "secretsmanager:GetSecretValue" => blocked(
             "SecretUnreadable",
             format!("The secret's value could not be read: {failure}."),
             "Let the role of the Look function read the secret and use its KMS key.",

@@ -15,7 +15,7 @@ use keywheel::clock::{after, wait_time};
 use keywheel::error::Failure;
 use keywheel::notice::{EVENT_SOURCE, Notice, NoticeKind, Outbox};
 use keywheel::rotation::{Delivery, Outcome, Phase};
-use keywheel::{Alert, Campaign, Context, Incident, Rotation, Step, StepError, aws};
+use keywheel::{Alert, Campaign, Context, Incident, Rotation, Step, StepError, Unused, aws};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -59,6 +59,8 @@ pub enum Document {
     Alert(Box<Alert>),
     /// A run over all keys that are due.
     Campaign(Box<Campaign>),
+    /// One key that nobody uses.
+    Unused(Box<Unused>),
 }
 
 impl<'de> Deserialize<'de> for Document {
@@ -71,6 +73,8 @@ impl<'de> Deserialize<'de> for Document {
             serde_json::from_value(value).map(Self::Alert)
         } else if value.get("campaign").is_some() {
             serde_json::from_value(value).map(Self::Campaign)
+        } else if value.get("removed").is_some() {
+            serde_json::from_value(value).map(Self::Unused)
         } else {
             serde_json::from_value(value).map(Self::Rotation)
         };
@@ -85,6 +89,7 @@ impl Document {
             Self::Incident(doc) => &mut **doc,
             Self::Alert(doc) => &mut **doc,
             Self::Campaign(doc) => &mut **doc,
+            Self::Unused(doc) => &mut **doc,
         }
     }
 

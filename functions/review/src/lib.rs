@@ -1,9 +1,13 @@
 //! The `Review` state: what has become of each rotation of a batch, and whether the next batch is begun.
 //!
 //! It asks Step Functions, not the Map: an answer may be lost, come late, or never have been waited for. Of a run that
-//! still runs, the secret's labels tell whether it has promoted its key. Nothing but the batch's results is written.
+//! still runs, the secret's labels tell whether it has promoted its key, and its history whether it has come to an outcome
+//! that it cannot tell. Nothing but the batch's results is written.
 
-use aws_sdk_sfn::types::ExecutionStatus;
+use aws_sdk_sfn::types::{
+    ExecutionStatus, HistoryEvent, LambdaFunctionScheduledEventDetails, StateEnteredEventDetails,
+    StateExitedEventDetails,
+};
 use aws_types::SdkConfig;
 use facts::bucket::{Bucket, keep_outcome};
 use facts::executions;
@@ -62,10 +66,11 @@ impl Step for Review {
         }
         let mode = facts::switch::mode(&aws_sdk_ssm::Client::new(&asking.config), &ctx.stage).await?;
         let counted = campaign::count(&items, &states, batch.wave);
-        let Counted { promoted, left, failed } = &counted;
+        let Counted { promoted, retiring, left, failed } = &counted;
         info!(rotation.id = %doc.campaign, "Batch {}: {promoted} promoted, {} not", batch.number, failed.len());
         let results = json!({
-            "batch": batch.number, "wave": batch.wave, "promoted": promoted, "left": left, "failed": failed,
+            "batch": batch.number, "wave": batch.wave, "promoted": promoted, "retiring": retiring,
+            "left": left, "failed": failed,
         });
         bucket.write(&doc.results(batch.number), "application/json", results.to_string()).await?;
         doc.note(counted);
@@ -141,8 +146,40 @@ async fn state(asking: &Asking, item: &Item) -> Result<State, StepError> {
             State::of_ended(status.as_str(), doc.as_ref())
         }
     };
-    let told = *reply.status() == ExecutionStatus::Succeeded;
-    Ok(if !told && promoted(asking, item).await? { State::Promoted } else { state })
+    if *reply.status() == ExecutionStatus::Succeeded {
+        return Ok(state);
+    }
+    if promoted(asking, item).await? {
+        return Ok(State::Promoted);
+    }
+    if state != State::OnItsWay {
+        return Ok(state);
+    }
+    // One that has ended tries for a day to tell it.
+    let doc = newest(&sfn, reply.execution_arn()).await?;
+    let ended = doc.filter(|doc| doc.outcome.is_some());
+    Ok(ended.map_or(state, |doc| State::of_ended(reply.status().as_str(), Some(&doc))))
+}
+
+/// How many of the last events of a history are read: a function that is tried again and again writes three each time, of
+/// which the first has the document.
+const EVENTS: i32 = 20;
+
+/// The document of a rotation that runs, as its last states have it; `None` where none of them has one yet.
+async fn newest(sfn: &aws_sdk_sfn::Client, execution: &str) -> Result<Option<Rotation>, StepError> {
+    let call = sfn.get_execution_history().execution_arn(execution).reverse_order(true).max_results(EVENTS);
+    let reply = call.send().await;
+    let reply = reply.map_err(|error| StepError::from_sdk("states:GetExecutionHistory", &error))?;
+    let text = |event: &HistoryEvent| {
+        let left = event.state_exited_event_details().and_then(StateExitedEventDetails::output);
+        let entered = || event.state_entered_event_details().and_then(StateEnteredEventDetails::input);
+        let given = || {
+            let scheduled = event.lambda_function_scheduled_event_details();
+            scheduled.and_then(LambdaFunctionScheduledEventDetails::input)
+        };
+        left.or_else(entered).or_else(given).and_then(|text| serde_json::from_str(text).ok())
+    };
+    Ok(reply.events().iter().find_map(text))
 }
 
 /// Whether AWSCURRENT names the version that the run wrote, or took over. A secret that cannot be read tells nothing.

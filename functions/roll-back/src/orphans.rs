@@ -1,14 +1,13 @@
 //! Clears keys that a lost process of ours made and never stored, and nobody else's.
 
 use aws_sdk_iam::types::StatusType;
-use facts::secrets::{self, CURRENT, PENDING, PREVIOUS, Which};
-use facts::trail;
+use facts::left;
+use facts::secrets::{self, CURRENT, PENDING, PREVIOUS};
 use keywheel::clock::wait_time;
 use keywheel::decide::orphan::{self, Attribution};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Phase, Suspect, Why};
-use keywheel::secret::SecretValue;
-use keywheel::{Rotation, RunId, StepError, aws};
+use keywheel::{Rotation, StepError};
 use tracing::info;
 
 use crate::{Tools, undo};
@@ -21,7 +20,7 @@ pub(crate) async fn clear(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotati
     let now = tools.ctx.clock.now();
     let user = doc.baseline()?.user.name.clone();
     let keys = facts::iam::keys(&tools.iam, &user).await?;
-    let mut left: Vec<Suspect> = Vec::new();
+    let mut waiting: Vec<Suspect> = Vec::new();
     let suspects = std::mem::take(&mut doc.suspects);
     for (index, suspect) in suspects.iter().enumerate() {
         if keywheel::key::find(&keys, &suspect.key).is_none() {
@@ -38,7 +37,7 @@ pub(crate) async fn clear(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotati
                 doc.cleared += 1;
             }
             Attribution::Wait(until) => {
-                left.extend_from_slice(&suspects[index..]);
+                waiting.extend_from_slice(&suspects[index..]);
                 doc.wait_until = Some(wait_time(until));
                 break;
             }
@@ -70,8 +69,8 @@ pub(crate) async fn clear(tools: &Tools<'_>, mut doc: Rotation) -> Result<Rotati
             Attribution::AtWork(_) | Attribution::NotOurs(_) => {}
         }
     }
-    if !left.is_empty() {
-        doc.suspects = left;
+    if !waiting.is_empty() {
+        doc.suspects = waiting;
         doc.phase = Phase::Clear;
         return Ok(doc);
     }
@@ -116,45 +115,7 @@ async fn attribute(tools: &Tools<'_>, doc: &Rotation, suspect: &Suspect) -> Resu
     if suspect.stored_by.is_some() {
         return Ok(orphan::decide(suspect, None, &tools.create_role, |_| true, now));
     }
-    let config = trail::iam_region(arn.partition())
-        .map_or_else(|| tools.there.clone(), |region| aws::in_region(&tools.there, region));
-    let record = match trail::create_record(&aws_sdk_cloudtrail::Client::new(&config), suspect).await {
-        Ok(record) => record,
-        // A trail that may not be read is a record that is missing.
-        Err(StepError::Refused(_)) => None,
-        Err(error) => return Err(error),
-    };
-    let mut ended = false;
-    if let Some(run) = record.as_ref().and_then(|record| record.run) {
-        // Asked first: a run that has ended stores nothing more, one that runs may do so between two questions.
-        ended = facts::executions::has_ended(&tools.sfn, &doc.execution, run).await?;
-        // An orphan is a key that nobody stored. One that its run did store may have been current since,
-        // wherever the labels have moved: it is for the gate, never for this.
-        if was_stored(tools, doc, run, suspect).await? {
-            return Ok(Attribution::NotOurs(format!(
-                "key {} was stored by run {run} and may be in use",
-                suspect.key
-            )));
-        }
-    }
-    Ok(orphan::decide(suspect, record.as_ref(), &tools.create_role, |_| ended, now))
-}
-
-async fn was_stored(
-    tools: &Tools<'_>,
-    doc: &Rotation,
-    run: RunId,
-    suspect: &Suspect,
-) -> Result<bool, StepError> {
     let user = &doc.baseline()?.user.name;
-    match secrets::value(&tools.store, doc.secret()?, Which::Version(&run.version())).await {
-        Ok(None) => Ok(false),
-        Ok(Some(value)) => match SecretValue::parse(value.text.as_deref(), user) {
-            Ok(value) => Ok(value.key().as_ref() == Some(&suspect.key)),
-            // A version under this run's id that cannot be understood might hold anything.
-            Err(_) => Ok(true),
-        },
-        Err(StepError::Refused(_)) => Ok(true),
-        Err(error) => Err(error),
-    }
+    let (runs, of) = ((&tools.sfn, doc.execution.as_str()), (&tools.store, arn, user));
+    Box::pin(left::whose(&tools.there, runs, of, (suspect, &tools.create_role), now)).await
 }

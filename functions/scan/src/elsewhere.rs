@@ -2,17 +2,17 @@
 //!
 //! What becomes of one is no other's business: one that lets nobody in, that is throttled, or that does not answer in
 //! time is a finding, and its users are left alone. Values of secrets are not read there: which key is current is told
-//! by the user's keys, as far as they tell, and the run looks itself.
+//! by the user's keys, as far as they tell, and the run looks itself. What an ended run has left there is in those values:
+//! it is said of such a user that it has two keys, and nothing is taken over.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_types::SdkConfig;
-use facts::estate;
+use facts::estate::{self, Installation};
 use facts::member::{self, Members};
 use keywheel::campaign::Campaign;
 use keywheel::clock::Clock;
-use keywheel::decide::due;
 use keywheel::fleet::FleetPolicy;
 use keywheel::fleet::estate::{Estate, Looks};
 use keywheel::{RunId, SecretArn, StepError};
@@ -32,6 +32,8 @@ pub(crate) struct Elsewhere<'a> {
     members: Option<&'a Members>,
     /// For calls in the installation's own account.
     pub(crate) config: &'a SdkConfig,
+    /// Whose runs are looked for, in whatever account.
+    pub(crate) installation: &'a Installation,
     /// That account, and the machine's region.
     pub(crate) own: (String, String),
     partition: String,
@@ -42,12 +44,12 @@ impl<'a> Elsewhere<'a> {
     /// For this campaign; `own` is its machine's account and region.
     pub(crate) fn new(
         members: Option<&'a Members>,
-        config: &'a SdkConfig,
+        installation: &'a Installation,
         own: (String, String),
         doc: &Campaign,
     ) -> Self {
         let partition = doc.execution.split(':').nth(1).unwrap_or_default().to_owned();
-        Self { members, config, own, partition, campaign: doc.campaign }
+        Self { members, config: &installation.config, installation, own, partition, campaign: doc.campaign }
     }
 
     /// The configuration for calls about a secret.
@@ -96,9 +98,8 @@ impl<'a> Elsewhere<'a> {
             return Err(StepError::Conflict("this installation enters no other account".into()));
         };
         let config = members.enter(self.config, &self.partition, account, self.campaign).await?;
-        let estate = estate::read(&config, account, regions, clock).await?;
-        let users = due::to_look_at(policy, &estate, clock.now());
-        let looks = estate::look_at_keys(&config, users).await;
+        let estate = estate::read(&config, Some(self.installation), account, regions, clock).await?;
+        let looks = estate::look_at_keys_until_full(&config, (policy, &estate), clock.now()).await;
         Ok((estate, looks))
     }
 }

@@ -1,17 +1,21 @@
 //! The `Scan` state: the plan of a campaign, written where the machine's Map reads it.
 //!
-//! It changes nothing but the objects that are named after the campaign, and what is remembered of warnings.
-//! Whatever could not be read is skipped and said, never rotated; a policy with a mistake starts nothing at all.
+//! It changes nothing but the objects that are named after the campaign, and what is remembered of warnings, and starts
+//! a run for each key that nobody uses, where the policy says so. Whatever could not be read is skipped and said, never
+//! rotated; a policy with a mistake starts nothing at all. What runs that have ended have left of a user is planned
+//! beside what is due: its rotation goes on where they stopped.
 
 mod ahead;
 mod elsewhere;
+mod unused;
 
 use ahead::Ahead;
 use aws_types::SdkConfig;
 use elsewhere::{Elsewhere, Reading};
-use facts::bucket::{Bucket, keep_outcome};
+use facts::bucket::{Bucket, Deleted, keep_outcome};
+use facts::estate::{self, Installation};
 use facts::member::Members;
-use facts::{estate, executions, secrets};
+use facts::{executions, secrets};
 use jiff::Timestamp;
 use keywheel::campaign::{
     Begin, Campaign, Counts, Failed, Item, NAMED, Outcome, POLICY, Request, outcome_of,
@@ -26,25 +30,38 @@ use keywheel::fleet::policy::{Exemption, Terms};
 use keywheel::fleet::rules::{DEFAULTS, Standing, Subject};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Reason, Why};
-use keywheel::{Context, SecretArn, Step, StepError, UserName, aws};
+use keywheel::unused::Removed;
+use keywheel::{Context, RunId, SecretArn, Step, StepError, UserName, aws};
 use serde_json::Value;
 use tracing::info;
 
 /// The most secrets that a request may name: they travel in the document.
 const NAMES: usize = 200;
 
+/// What of the installation a campaign is made with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The bucket that its plan is kept in.
+    pub bucket: String,
+    /// The machine whose rotations it starts.
+    pub rotation: String,
+    /// The role under which they make keys: what CloudTrail's record of an orphan must name.
+    pub create_role: String,
+    /// The machine on which it starts removals of unused keys.
+    pub removals: String,
+}
+
 /// The step.
 pub struct Scan {
     config: SdkConfig,
     members: Option<Members>,
-    bucket: String,
+    settings: Settings,
 }
 
 impl Scan {
-    /// A step that calls AWS with `config`, reads other accounts where there are `members`, and keeps its plan in that
-    /// bucket.
-    pub fn new(config: SdkConfig, members: Option<Members>, bucket: String) -> Self {
-        Self { config, members, bucket }
+    /// A step that calls AWS with `config`, and reads other accounts where there are `members`.
+    pub fn new(config: SdkConfig, members: Option<Members>, settings: Settings) -> Self {
+        Self { config, members, settings }
     }
 }
 
@@ -53,16 +70,25 @@ impl Step for Scan {
     type Input = Begin;
     type Output = Campaign;
 
-    /// Run twice, it makes the plan anew and writes it over the first one: nothing is started before it has ended. Whom
-    /// the first one has warned it warns again, in the same notices, and nobody else.
+    /// Run twice, it makes the plan anew and writes it into a folder of its own: however late an attempt comes, the batches
+    /// that its document names are those that it has planned. Whom the first one has warned it warns again, in the same
+    /// notices, and nobody else.
     async fn run(&self, begin: Begin, ctx: &Context) -> Result<Campaign, StepError> {
-        let mut doc = Campaign::new(&begin, asked(&begin.input)?, &self.bucket);
+        let Settings { bucket, rotation, create_role, removals } = &self.settings;
+        let mut doc = Campaign::new(&begin, asked(&begin.input)?, bucket);
+        doc.attempt = Some(RunId::random());
         let config = aws::for_run(&self.config, doc.campaign);
-        let bucket = Bucket::new(&config, &self.bucket);
+        let bucket = Bucket::new(&config, bucket);
         let (region, account) = place(&doc.execution)?;
-        let elsewhere = Elsewhere::new(self.members.as_ref(), &config, (account, region), &doc);
+        let installation = Installation {
+            config: config.clone(),
+            rotation: rotation.clone(),
+            stage: ctx.stage.clone(),
+            create_role: Some(create_role.clone()),
+        };
+        let elsewhere = Elsewhere::new(self.members.as_ref(), &installation, (account, region), &doc);
         // On the heap: as one future, all that it reads is deeper than the compiler follows.
-        let ahead = Box::pin(prepare(&elsewhere, &bucket, &mut doc, ctx)).await?;
+        let ahead = Box::pin(prepare(&elsewhere, (&bucket, removals.as_str()), &mut doc, ctx)).await?;
         if doc.outcome.is_some() {
             keep_outcome(&bucket, &doc).await?;
         }
@@ -95,7 +121,7 @@ fn asked(input: &Value) -> Result<Request, StepError> {
 /// Makes the plan, and begins its first batch or ends the campaign. What it returns is to be told ahead.
 async fn prepare(
     elsewhere: &Elsewhere<'_>,
-    bucket: &Bucket,
+    (bucket, removals): (&Bucket, &str),
     doc: &mut Campaign,
     ctx: &Context,
 ) -> Result<Option<Ahead>, StepError> {
@@ -114,8 +140,8 @@ async fn prepare(
     doc.tolerance = policy.limits.failure_tolerance_percent;
     doc.freeze = policy.limits.freezes_left(now);
 
-    let ((lines, mut items), calendar) = if doc.request.secrets.is_empty() {
-        due_now(elsewhere, doc, &policy, ctx).await?
+    let Whole { planned: (lines, mut items), calendar, removed } = if doc.request.secrets.is_empty() {
+        Box::pin(due_now(elsewhere, doc, &policy, ctx)).await?
     } else {
         let allowed = usize::try_from(policy.limits.keys_per_run).unwrap_or(NAMES).min(NAMES);
         let asked = doc.request.secrets.len();
@@ -125,13 +151,15 @@ async fn prepare(
             doc.end(now, Outcome::Refused, Why::new("Limit", text, remedy));
             return Ok(None);
         }
-        (named(elsewhere, doc, &policy, now).await?, None)
+        let planned = named(elsewhere, doc, &policy, now).await?;
+        Whole { planned, calendar: None, removed: Vec::new() }
     };
     items.sort_by_key(|(wave, _)| *wave);
     let batches = doc.divide(items);
     write_plan(bucket, doc, &lines, &batches).await?;
 
     let mode = facts::switch::mode(&aws_sdk_ssm::Client::new(config), &ctx.stage).await?;
+    doc.counts.unused = unused::start(config, removals, &removed, ctx.clock.now()).await;
     info!(rotation.id = %doc.campaign, "Planned {} keys in {} batches", doc.keys(), batches.len());
     let now = ctx.clock.now();
     match campaign::begin(doc, mode, now) {
@@ -165,7 +193,17 @@ async fn other(config: &SdkConfig, bucket: &Bucket, doc: &Campaign) -> Result<Op
 /// The policy that holds, or why there is none. What nobody has pushed is the careful default.
 async fn policy(bucket: &Bucket, doc: &mut Campaign) -> Result<Result<FleetPolicy, Why>, StepError> {
     let asked = doc.request.policy_version.clone();
-    let Some(stored) = bucket.read(POLICY, asked.as_deref()).await? else {
+    let found = match bucket.read_kept(POLICY, asked.as_deref()).await? {
+        Ok(found) => found,
+        Err(Deleted) => {
+            return Ok(Err(Why::new(
+                "PolicyDeleted",
+                format!("A policy was pushed, and {} has been deleted since.", bucket.address(POLICY)),
+                "Push one again (`keywheel policy push FILE`), or take the delete marker off: nothing runs by the defaults where somebody had decided otherwise.",
+            )));
+        }
+    };
+    let Some(stored) = found else {
         return Ok(match asked {
             None => Ok(FleetPolicy::default()),
             Some(version) => Err(Why::new(
@@ -195,32 +233,41 @@ async fn policy(bucket: &Bucket, doc: &mut Campaign) -> Result<Result<FleetPolic
 /// The lines of a plan, and its rotations, each with its wave.
 type Planned = (Vec<Line>, Vec<(u32, Item)>);
 
-/// The plan over the installation's whole account and the others that the policy names, and when their keys are due,
-/// where owners are told ahead.
+/// What a campaign over whole accounts does.
+struct Whole {
+    planned: Planned,
+    /// When its keys are due, where owners are told ahead.
+    calendar: Option<Calendar>,
+    /// The keys that nobody uses, and for which a run of their own is started.
+    removed: Vec<Removed>,
+}
+
+/// The plan over the installation's whole account and the others that the policy names.
 async fn due_now(
     elsewhere: &Elsewhere<'_>,
     doc: &mut Campaign,
     policy: &FleetPolicy,
     ctx: &Context,
-) -> Result<(Planned, Option<Calendar>), StepError> {
+) -> Result<Whole, StepError> {
     // The machine's own account and region are where managed secrets are, unless the policy names more.
-    let (config, (own, region)) = (elsewhere.config, &elsewhere.own);
+    let (config, installation, (own, region)) = (elsewhere.config, elsewhere.installation, &elsewhere.own);
     let regions = if policy.regions.is_empty() { vec![region.clone()] } else { policy.regions.clone() };
-    let estate = estate::read(config, own, &regions, &ctx.clock).await?;
-    let looks = estate::look(config, due::to_look_at(policy, &estate, ctx.clock.now())).await;
+    let estate = estate::read(config, Some(installation), own, &regions, &ctx.clock).await?;
+    let looks = estate::look_until_full(config, installation, (policy, &estate), ctx.clock.now()).await;
     let mut all: Vec<Reading> = vec![(estate, looks)];
     all.extend(Box::pin(elsewhere.read(policy, &regions, &ctx.clock)).await);
     let now = ctx.clock.now();
     let all: Vec<(&Estate, &Looks)> = all.iter().map(|one| (&one.0, &one.1)).collect();
-    let plan = due::plan_over(policy, &all, now);
+    let estates: Vec<&Estate> = all.iter().map(|(estate, _)| *estate).collect();
+    let mut plan = due::plan_over(policy, &all, now);
+    let removed = Box::pin(unused::find(config, doc, (policy, &estates), &mut plan.lines, ctx)).await;
     // What a person asks for by hand warns nobody.
     let warns = policy.warns() && doc.request.reason == Reason::Scheduled && !doc.request.dry_run;
-    let estates: Vec<&Estate> = all.iter().map(|(estate, _)| *estate).collect();
     let calendar = warns.then(|| due::calendar_of_all(policy, &estates, now));
     let item = |line: &Line| {
         let (wave, secret, terms) = (line.wave?, line.secret.as_ref()?, line.terms.as_ref()?);
         let item = Item::new(doc.campaign, secret.as_str(), Some(&line.user), doc.request.reason, terms);
-        Some((wave, item))
+        Some((wave, Item { only_retires: line.only_retires(), ..item }))
     };
     let items: Vec<(u32, Item)> = plan.with(Action::Rotate).filter_map(item).collect();
     doc.counts = Counts {
@@ -230,8 +277,9 @@ async fn due_now(
         find: plan.with(Action::Find).count(),
         unread: plan.lines.iter().filter(|line| line.is_unread()).count(),
         warned: 0,
+        unused: 0,
     };
-    Ok(((plan.lines, items), calendar))
+    Ok(Whole { planned: (plan.lines, items), calendar, removed })
 }
 
 /// The region and the account of an execution.

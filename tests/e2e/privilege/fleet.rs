@@ -41,7 +41,7 @@ pub(super) fn policy() -> String {
 
 /// Makes every key young again, and waits for the campaigns that are still on their way.
 pub(super) async fn tidy(cloud: &Cloud) {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     loop {
         let call = cloud.sfn.list_executions().state_machine_arn(fleet(cloud));
         let running = call.status_filter(ExecutionStatus::Running).send().await.unwrap();

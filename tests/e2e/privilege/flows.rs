@@ -188,6 +188,7 @@ async fn evidence(cloud: Arc<Cloud>) -> Started {
 
 /// How a flow ended, as far as a person or the next run can tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that a person can tell")]
 pub(super) struct End {
     status: ExecutionStatus,
     outcome: String,

@@ -161,6 +161,8 @@ pub struct Execution {
     pub stopped: Option<Timestamp>,
     /// What it returned.
     pub output: Option<String>,
+    /// The state that it has entered last, and what it was given.
+    pub entered: Option<(String, Value)>,
 }
 
 /// A version of an object in the bucket.

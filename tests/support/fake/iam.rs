@@ -46,8 +46,7 @@ impl State {
         }
         if matches!(request.action.as_str(), "CreateAccessKey" | "UpdateAccessKey" | "DeleteAccessKey")
             && self.role_of(&request.signer).is_some()
-            && !self.users[user].tags.contains_key("keywheel:secret")
-            && !(self.is_role(request, "contain") && request.action == "UpdateAccessKey")
+            && !self.may_write(request, user)
         {
             // The roles' policies allow writes on managed users only; whoever leaks a key need not be one.
             return super::denied(request);
@@ -72,6 +71,18 @@ impl State {
             "GetCredentialReport" => self.get_report(request),
             _ => self.unknown(request),
         }
+    }
+
+    /// Whether the role's policy lets it change a key of the user.
+    fn may_write(&self, request: &Request, user: &str) -> bool {
+        let tags = &self.users[user].tags;
+        let unused = [("disable-unused", "UpdateAccessKey"), ("delete-unused", "DeleteAccessKey")];
+        if let Some((_, action)) = unused.into_iter().find(|(function, _)| self.is_role(request, function)) {
+            return request.action == action
+                && tags.get("keywheel:unused").is_some_and(|tag| tag == "remove");
+        }
+        tags.contains_key("keywheel:secret")
+            || self.is_role(request, "contain") && request.action == "UpdateAccessKey"
     }
 
     pub(super) fn sts(&mut self, request: &Request) -> Answer {

@@ -72,6 +72,8 @@ pub struct State {
     pub parameters: BTreeMap<String, String>,
     /// The objects of the bucket, the oldest version first.
     pub objects: Vec<Object>,
+    /// The objects above whose versions is a delete marker.
+    pub deleted: BTreeSet<String>,
     /// `CloudTrail`'s records.
     pub trail: Vec<TrailRecord>,
     /// What reached the event bus.
@@ -146,6 +148,7 @@ impl State {
             answers: BTreeMap::new(),
             parameters: BTreeMap::new(),
             objects: Vec::new(),
+            deleted: BTreeSet::new(),
             trail: Vec::new(),
             bus: Vec::new(),
             topic: Vec::new(),

@@ -13,6 +13,7 @@ impl State {
             "StartExecution" => self.start_execution(request),
             "ListExecutions" => Ok(self.list_executions(request)),
             "DescribeExecution" => self.describe_execution(request),
+            "GetExecutionHistory" => self.history(request),
             "StopExecution" => self.stop_execution(request),
             "SendTaskSuccess" | "SendTaskFailure" => self.answer_task(request),
             _ => self.unknown(request),
@@ -32,7 +33,7 @@ impl State {
     /// than any test; while it runs, the same input is as good as the first.
     fn start_execution(&mut self, request: &Request) -> Answer {
         let (machine, name) = (request.text("stateMachineArn"), request.text("name"));
-        let known = ["rotation", "emergency", "incident", "fleet"];
+        let known = ["rotation", "emergency", "incident", "fleet", "unused"];
         if !known.iter().any(|known| self.machine(known) == machine) {
             return refuse("StateMachineDoesNotExist", format!("State Machine Does Not Exist: '{machine}'"));
         }
@@ -113,6 +114,34 @@ impl State {
         Ok(Body::Json(reply))
     }
 
+    /// The state that an execution has entered last, with the document that it was given: as much of a history as is asked
+    /// for here.
+    fn history(&self, request: &Request) -> Answer {
+        let arn = request.text("executionArn");
+        let Some(execution) = self.executions.get(arn) else { return no_execution(arn) };
+        if request.params["reverseOrder"] != true {
+            return refuse("ValidationException", "the fake knows the end of a history only");
+        }
+        let event = |(state, input): &(String, Value)| {
+            json!({
+                "timestamp": execution.started.as_second(),
+                "type": "TaskStateEntered",
+                "id": 2,
+                "previousEventId": 1,
+                "stateEnteredEventDetails": {"name": state, "input": input.to_string()},
+            })
+        };
+        let events: Vec<Value> = execution.entered.iter().map(event).collect();
+        Ok(Body::Json(json!({"events": events})))
+    }
+
+    /// Notes the state that an execution enters.
+    pub fn execution_enters(&mut self, arn: &str, state: &str, input: &Value) {
+        if let Some(execution) = self.executions.get_mut(arn) {
+            execution.entered = Some((state.to_owned(), input.clone()));
+        }
+    }
+
     fn stop_execution(&mut self, request: &Request) -> Answer {
         let arn = request.text("executionArn");
         let now = self.now();
@@ -168,6 +197,7 @@ impl State {
             started: self.now(),
             stopped: None,
             output: None,
+            entered: None,
         };
         self.executions.insert(arn.to_owned(), execution);
     }

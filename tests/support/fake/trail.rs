@@ -201,8 +201,8 @@ impl State {
         if what == Some("AccessKeyId") && request.region == self.region {
             for key in keys.filter(|key| key.id == wanted) {
                 let here = |once: &&Use| once.service != "iam" || request.region == iam_region;
-                let uses = key.uses.iter().filter(|once| in_time(once.at)).filter(here);
-                found.extend(uses.map(|once| (once.at, Found::Use(&key.id, *once))));
+                let once = key.uses.iter().filter(|once| in_time(once.at)).filter(here);
+                found.extend(once.map(|once| (once.at, Found::Use(&key.id, *once))));
             }
         }
         found.sort_by_key(|(at, _)| std::cmp::Reverse(*at));

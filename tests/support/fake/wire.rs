@@ -10,6 +10,8 @@ use keywheel::RunId;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::objects::{MARKED, entity_tag};
+
 /// One request, read.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -221,7 +223,11 @@ fn object_call(request: &HttpRequest, body: &str) -> (String, Value) {
     };
     let version = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "versionId");
     let version = version.map(|(_, version)| version.into_owned());
-    (action.into(), json!({"Bucket": bucket, "Key": key, "VersionId": version, "Body": body}))
+    let (is, none) = (request.headers().get("if-match"), request.headers().get("if-none-match"));
+    let params = json!({
+        "Bucket": bucket, "Key": key, "VersionId": version, "IfMatch": is, "IfNoneMatch": none, "Body": body,
+    });
+    (action.into(), params)
 }
 
 fn keyed(key: &[u8], text: &[u8]) -> Vec<u8> {
@@ -271,6 +277,7 @@ pub(super) fn write(request: &Request, answer: &Answer, id: &str) -> HttpRespons
         Ok(Body::Object(text, version)) => {
             let mut response = reply(200, text.clone(), id);
             response.headers_mut().insert("x-amz-version-id", version.clone());
+            response.headers_mut().insert("etag", entity_tag(text));
             return response;
         }
         Err(refusal) if request.service == "s3" => (
@@ -293,7 +300,11 @@ pub(super) fn write(request: &Request, answer: &Answer, id: &str) -> HttpRespons
             (refusal.status, json!({"__type": refusal.code, "message": refusal.message}).to_string())
         }
     };
-    reply(status, body, id)
+    let mut response = reply(status, body, id);
+    if matches!(answer, Err(refusal) if refusal.message == MARKED) {
+        response.headers_mut().insert("x-amz-delete-marker", "true");
+    }
+    response
 }
 
 /// A response with a body.

@@ -106,6 +106,14 @@ fn needed(state: &State, function: &str, write: &str, request: &Request) -> Vec<
             ("iam:ListAccessKeys", false),
             ("iam:GetAccessKeyLastUsed", false),
         ],
+        ("disable-unused", "iam:UpdateAccessKey") | ("delete-unused", "iam:DeleteAccessKey") => &[
+            // The switch, the freezes, and what is kept of the key, in one.
+            ("ssm:GetParameters", false),
+            ("iam:GetUser", false),
+            ("iam:ListAccessKeys", false),
+            ("iam:GetAccessKeyLastUsed", false),
+            ("secretsmanager:ListSecrets", false),
+        ],
         // A key that no event names is taken for part of a leak only after a look at all of them.
         ("contain", "iam:UpdateAccessKey") if !is_leaked(state, request) => &[("iam:ListAccessKeys", false)],
         ("deny-sessions", "iam:DeleteUserPolicy") if !request.text("PolicyName").contains("stop-gap") => {

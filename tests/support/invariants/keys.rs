@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use keywheel::incident::{Record, RecordState};
 use keywheel::rotation::{Reason, Request as Input};
 
-use super::{Before, current_is_good, labels};
+use super::{Before, current_is_good, labels, unused};
 use crate::fake::{Call, Key, Maker, Request, State};
 use crate::functions::STAGE;
 
@@ -28,6 +28,10 @@ pub(super) fn nothing_of_a_strangers(
     if call.function.as_deref() == Some("contain") {
         // Which keys that function may touch is a question of the leak, not of whose they are.
         return;
+    }
+    if call.function.as_deref().is_some_and(|function| unused::FUNCTIONS.contains(&function)) {
+        // Nor is it here: whose keys they are nobody asks, but what their user and its policy say.
+        return unused::only_as_asked(state, request, call, broken);
     }
     let evidence_over = evidence_is_over(state, &key.id);
     if key.maker == Maker::Stranger && !retired && !key.was_current && !evidence_over {

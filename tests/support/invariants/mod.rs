@@ -7,6 +7,7 @@ mod closed;
 mod emergency;
 mod ending;
 mod keys;
+mod unused;
 
 pub use keys::replaced_as_leaked;
 
@@ -20,6 +21,7 @@ use crate::fake::{Call, Key, Maker, Request, State};
 pub use campaign::after_campaign;
 pub use emergency::{after_alarm, after_incident};
 pub use ending::after_run;
+pub use unused::after_removal;
 
 /// What the promises are held to in one test.
 #[derive(Debug)]

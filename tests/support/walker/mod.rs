@@ -192,7 +192,11 @@ impl<'a> Walker<'a> {
     }
 
     fn enter(&mut self, name: &str, document: &Value) {
-        let at = self.fake.state().now();
+        let at = {
+            let mut state = self.fake.state();
+            state.execution_enters(&self.arn, name, document);
+            state.now()
+        };
         self.history.push(Entered { state: name.to_owned(), at, input: document.clone() });
         assert!(
             self.history.len() < MOST_STATES,

@@ -31,7 +31,7 @@ pub(crate) struct Case {
 const NONE: Duration = Duration::ZERO;
 
 /// Every function, in the order of a key's life.
-pub(crate) const CASES: [Case; 16] = [
+pub(crate) const CASES: [Case; 18] = [
     case("look", Moment::Before, "/started", ("/phase", "create"), NONE),
     case("create-key", Moment::Before, "/started", ("/phase", "validate"), NONE),
     // Three answers in a row, a second apart.
@@ -52,6 +52,9 @@ pub(crate) const CASES: [Case; 16] = [
     // And of a campaign's.
     case("scan", Moment::Before, "/started", ("/phase", "batch"), NONE),
     case("review", Moment::Promoted, "/batch/began", ("/batch/key", NEXT_BATCH), NONE),
+    // And of a key that nobody uses.
+    case("disable-unused", Moment::Before, "/started", ("/phase", "grace"), NONE),
+    case("delete-unused", Moment::Before, "/wait_until", ("/outcome", "Removed"), NONE),
 ];
 
 /// What the samples' leaked key is denied by.
@@ -92,8 +95,13 @@ impl Case {
         if let Some(execution) = event.get("execution") {
             told["execution"] = execution.clone();
         }
-        World::of(&told, self.moment)
-            .ok_or_else(|| format!("the sample of {} does not tell enough", self.name).into())
+        let mut world = World::of(&told, self.moment)
+            .ok_or_else(|| Error::from(format!("the sample of {} does not tell enough", self.name)))?;
+        if let Some(unused) = event.pointer("/removed/key").and_then(Value::as_str) {
+            let inactive = event.get("phase").is_some_and(|phase| phase == "grace");
+            world.add_unused(unused, if inactive { "Inactive" } else { "Active" });
+        }
+        Ok(world)
     }
 
     /// Why an answer is no success.

@@ -115,6 +115,10 @@ impl Bench<'_> {
             ("KEYWHEEL_MEMBER_ROLE", "keywheel-bench-member".into()),
             ("KEYWHEEL_MEMBER_ROTATES_ROLE", "keywheel-bench-member-rotates".into()),
             ("KEYWHEEL_BUCKET", "keywheel-bench".into()),
+            (
+                "KEYWHEEL_UNUSED_ARN",
+                "arn:aws:states:eu-west-1:111122223333:stateMachine:keywheel-bench-unused".into(),
+            ),
             ("KEYWHEEL_CREATE_ROLE_ARN", "arn:aws:iam::111122223333:role/keywheel-bench-create-key".into()),
             ("KEYWHEEL_OWN_ROLE_ARNS", "arn:aws:iam::111122223333:role/keywheel-bench-roll-back".into()),
         ] {

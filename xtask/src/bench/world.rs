@@ -64,6 +64,8 @@ pub(crate) struct World {
     last_used: Timestamp,
     keys: Vec<(String, &'static str)>,
     versions: BTreeMap<String, Version>,
+    /// A key that nobody uses.
+    unused: Option<String>,
     /// The document of a rotation that all this is from.
     told: Value,
 }
@@ -82,6 +84,8 @@ pub(crate) enum Moment {
 }
 
 const MADE: &str = "2026-01-02T03:04:05Z";
+/// When a key was made, and used last, that nobody uses.
+const UNUSED: [&str; 2] = ["2025-01-02T03:04:05Z", "2025-02-03T04:05:06Z"];
 
 /// Forty characters that nobody has ever seen.
 fn secret_key() -> String {
@@ -103,6 +107,7 @@ impl World {
             last_used: promoted.unwrap_or_else(Timestamp::now),
             keys: Vec::new(),
             versions: BTreeMap::new(),
+            unused: None,
             told: document.clone(),
         };
         let old = text("/baseline/current/key")?;
@@ -121,6 +126,16 @@ impl World {
             world.store(run, world.value(new), labels[1]);
         }
         Some(world)
+    }
+
+    /// Gives the user a key that no secret holds and that nobody has used for long.
+    pub(crate) fn add_unused(&mut self, key: &str, status: &'static str) {
+        self.keys.push((key.to_owned(), status));
+        self.unused = Some(key.to_owned());
+    }
+
+    fn is_unused(&self, key: &str) -> bool {
+        self.unused.as_deref() == Some(key)
     }
 
     fn value(&self, key: &str) -> String {
@@ -167,7 +182,8 @@ impl World {
                     .concat()
             }
             "GetUser" => {
-                let tags = member(&[tag("Key", "keywheel:secret"), tag("Value", &self.secret_arn)].concat());
+                let one = |name: &str, value: &str| member(&[tag("Key", name), tag("Value", value)].concat());
+                let tags = one("keywheel:secret", &self.secret_arn) + &one("keywheel:unused", "remove");
                 let (id, arn) = (tag("UserId", &self.user_id), tag("Arn", &self.user_arn));
                 let path = tag("Path", "/apps/");
                 format!("<User>{path}{user}{id}{arn}{}<Tags>{tags}</Tags></User>", tag("CreateDate", MADE))
@@ -175,7 +191,8 @@ impl World {
             "ListAccessKeys" => {
                 let row = |(id, status): &(String, &str)| {
                     let row = [user.clone(), tag("AccessKeyId", id), tag("Status", status)];
-                    member(&(row.concat() + &tag("CreateDate", MADE)))
+                    let made = if self.is_unused(id) { UNUSED[0] } else { MADE };
+                    member(&(row.concat() + &tag("CreateDate", made)))
                 };
                 let rows: String = self.keys.iter().map(row).collect();
                 format!("<AccessKeyMetadata>{rows}</AccessKeyMetadata><IsTruncated>false</IsTruncated>")
@@ -203,7 +220,8 @@ impl World {
             "PutUserPolicy" => String::new(),
             "GetAccessKeyLastUsed" => {
                 let (service, region) = (tag("ServiceName", "ses"), tag("Region", "eu-west-1"));
-                let last = [tag("LastUsedDate", self.last_used), service, region].concat();
+                let used = if self.is_unused(id) { UNUSED[1].to_owned() } else { self.last_used.to_string() };
+                let last = [tag("LastUsedDate", used), service, region].concat();
                 format!("{user}<AccessKeyLastUsed>{last}</AccessKeyLastUsed>")
             }
             "GenerateCredentialReport" => tag("State", "COMPLETE"),

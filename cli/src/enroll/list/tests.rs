@@ -64,12 +64,13 @@ fn job(line: u64, user: &str, secret: &str) -> Job {
     let arn = format!("arn:aws:secretsmanager:eu-west-1:111122223333:secret:{secret}-AbCdEf");
     let facts = UserFacts { name: user.parse().unwrap(), arn: String::new(), id: String::new() };
     let seen = Seen {
-        user: User { facts, secret: None, retire: None, keep: None, tags: BTreeMap::new() },
+        user: User { facts, secret: None, retire: None, keep: None, unused: false, tags: BTreeMap::new() },
         secret: Secret {
             arn: arn.parse().unwrap(),
             name: secret.into(),
             deleted: false,
             primary_region: None,
+            replication: Vec::new(),
             user: None,
             tags: BTreeMap::new(),
             versions: BTreeMap::new(),

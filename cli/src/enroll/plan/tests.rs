@@ -52,7 +52,7 @@ fn key(name: &str) -> KeyFacts {
 fn fresh() -> World {
     let facts = UserFacts { name: "svc-mail".parse().unwrap(), arn: String::new(), id: String::new() };
     World {
-        user: User { facts, secret: None, retire: None, keep: None, tags: BTreeMap::new() },
+        user: User { facts, secret: None, retire: None, keep: None, unused: false, tags: BTreeMap::new() },
         secret: Secret {
             arn: ARN.parse().unwrap(),
             name: "app/mail".into(),

@@ -21,6 +21,8 @@ fn secret(user: &str, region: &str) -> Tagged {
         tags: BTreeMap::new(),
         changed: None,
         replica_of: None,
+        runs: Vec::new(),
+        pending: false,
     }
 }
 
@@ -42,6 +44,7 @@ fn estate(users: &[(&str, i64)]) -> Estate {
         users: users.iter().map(row).collect(),
         root_key: Some(false),
         secrets: users.iter().map(|(user, _)| secret(user, "eu-west-1")).collect(),
+        running: None,
         blind: Vec::new(),
     }
 }
@@ -57,6 +60,7 @@ fn side(estate: &Estate, policy: Value) -> Side {
             keep: None,
             current: Current::Key(key.id.clone()),
             keys: vec![key],
+            left: None,
         };
         (user, Look::Seen(close))
     };

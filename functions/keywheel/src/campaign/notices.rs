@@ -38,9 +38,14 @@ impl Campaign {
             let left: usize = self.waves.iter().map(|wave| wave.left).sum();
             let left =
                 if left == 0 { String::new() } else { format!(", {left} were in another run's hands") };
+            let retiring: usize = self.waves.iter().map(|wave| wave.retiring).sum();
+            let retiring = match retiring {
+                0 => String::new(),
+                many => format!(", {many} old ones are on their way out"),
+            };
             let rest = self.keys() - self.begun();
             format!(
-                " Of {} keys {promoted} were promoted and {failed} were not{left}; {rest} were not begun.",
+                " Of {} keys {promoted} were promoted and {failed} were not{retiring}{left}; {rest} were not begun.",
                 self.keys()
             )
         };
@@ -49,13 +54,18 @@ impl Campaign {
             0 => String::new(),
             unread => format!(" {unread} could not be read."),
         };
+        let unused = match self.counts.unused {
+            0 => String::new(),
+            1 => " A key that nobody uses is made Inactive by a run of its own.".to_owned(),
+            unused => format!(" {unused} keys that nobody uses are made Inactive by runs of their own."),
+        };
         let named = |failed: &Failed| format!("\n- {} ({}): {}", failed.whom, failed.code, failed.text);
         let named: String = self.failed.iter().map(named).collect();
         let more = match failed.saturating_sub(self.failed.len()) {
             0 => String::new(),
             more => format!("\n- and {more} more: s3://{}/{}", self.bucket, self.place("")),
         };
-        [outcome, ": ", why.trim_end(), &counted, &unread, &named, &more].concat()
+        [outcome, ": ", why.trim_end(), &counted, &unread, &unused, &named, &more].concat()
     }
 }
 

@@ -29,7 +29,7 @@ const IN_PROGRESS: &str = "RunInProgress";
 /// What has become of a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Its new key is current.
+    /// Its new key is current; or, where it only retires an old one, it has begun to.
     Promoted,
     /// It has not promoted, and runs.
     OnItsWay,
@@ -185,6 +185,8 @@ pub fn look_again(began: Timestamp, states: &[State], now: Timestamp) -> Option<
 pub struct Counted {
     /// How many have promoted.
     pub promoted: usize,
+    /// How many have taken an old key's way out over, and promote none.
+    pub retiring: usize,
     /// How many were left to another run.
     pub left: usize,
     /// Those that have not promoted.
@@ -206,7 +208,9 @@ pub fn count(items: &[Item], states: &[State], wave: u32) -> Counted {
     };
     let left = states.iter().filter(|state| **state == State::Left).count();
     let failed: Vec<Failed> = items.iter().zip(states).filter_map(failed).collect();
-    Counted { promoted: items.len() - left - failed.len(), left, failed }
+    let well = |(item, state): &(&Item, &State)| item.only_retires && **state == State::Promoted;
+    let retiring = items.iter().zip(states).filter(well).count();
+    Counted { promoted: items.len() - retiring - left - failed.len(), retiring, left, failed }
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! Which keys of an account, or of several, are due, and what a run over all of them would do.
 //!
-//! Whatever could not be read is skipped and said, never rotated.
+//! Whatever could not be read is skipped and said, never rotated. What ended runs have left is taken over whatever the
+//! key's age, by a run as any other: it finds out itself where to go on.
 
 mod findings;
+mod left;
 mod soon;
+mod unused;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -20,23 +23,44 @@ use crate::ids::{AccessKeyId, SecretArn};
 use crate::key::{self, KeyFacts};
 
 pub use soon::{Calendar, Soon, calendar, calendar_of_all};
+pub use unused::{Quiet, quiet};
 
 /// How the credential report calls the account's root user.
 pub const ROOT: &str = "<root_account>";
 
-/// The users that need a closer look, each with its secret: managed by one secret, not exempt, and with a key that may
-/// have reached its age, or none that works.
+/// What a plan says of a user that nobody has looked at, until it is known why.
+const UNLOOKED: &str = "Unlooked";
+
+/// The users that need a closer look, each with its secret, in the order in which a plan rotates: managed by one secret,
+/// not exempt, no run at work on them, and with a key that may have reached its age, none that works, or what an ended run
+/// may have left.
 pub fn to_look_at(policy: &FleetPolicy, estate: &Estate, now: Timestamp) -> Vec<(String, SecretArn)> {
     let desk = Desk::new(policy, estate, now);
     let needs = |row: &Row| {
         let Some(Ok(managed)) = desk.managed(row) else { return None };
-        let wanted = desk.exemption(row).is_none() && desk.may_be_due(row, &managed);
-        wanted.then(|| (row.user.clone(), managed.secret.arn.clone()))
+        let wanted = desk.exemption(row).is_none() && desk.needs_look(row, &managed);
+        let oldest = row.keys.iter().filter_map(|key| key.since).min();
+        let place = (managed.decided.terms.wave, Reverse(desk.days(oldest)));
+        wanted.then(|| (place, (row.user.clone(), managed.secret.arn.clone())))
     };
-    estate.users.iter().filter_map(needs).collect()
+    let mut users: Vec<_> = estate.users.iter().filter_map(needs).collect();
+    // The sort is stable: of two that are alike the report's first one stays first.
+    users.sort_by_key(|(place, _)| *place);
+    users.into_iter().map(|(_, user)| user).collect()
 }
 
-/// The plan. `looks` holds the users that [`to_look_at`] named.
+/// How many more users need be looked at before a plan is full: what its limit cuts off need not be known closer.
+pub fn room(policy: &FleetPolicy, estate: &Estate, looks: &Looks, now: Timestamp) -> usize {
+    let desk = Desk::new(policy, estate, now);
+    let rotated = |row: &&Row| {
+        let Some(look) = looks.get(&row.user) else { return false };
+        let Some(Ok(managed)) = desk.managed(row) else { return false };
+        desk.verdict(row, &managed, Some(look)).action == Action::Rotate
+    };
+    allowed(policy).saturating_sub(estate.users.iter().filter(rotated).count())
+}
+
+/// The plan. `looks` holds the users that [`to_look_at`] named; where the limit is reached, the first of them are enough.
 pub fn plan(policy: &FleetPolicy, estate: &Estate, looks: &Looks, now: Timestamp) -> Plan {
     plan_over(policy, &[(estate, looks)], now)
 }
@@ -56,6 +80,7 @@ pub fn plan_over(policy: &FleetPolicy, accounts: &[(&Estate, &Looks)], now: Time
     rest.extend(findings::exemptions(policy, &desks));
     // The canary first, then the oldest: if a limit cuts the list, what is left is the least urgent.
     rotate.sort_by_key(|line| (line.wave, Reverse(line.age_days), line.user.clone(), line.account.clone()));
+    unlooked(policy, &mut rest, rotate.len());
     limit(policy, &mut rotate, now);
     rest.sort_by(|a, b| {
         (a.action, &a.account, &a.user, a.code).cmp(&(b.action, &b.account, &b.user, b.code))
@@ -97,8 +122,10 @@ impl<'a> Desk<'a> {
                 None => lines.extend(self.unmanaged(row)),
                 Some(Err(line)) => lines.push(line),
                 Some(Ok(managed)) => {
-                    let line = self.verdict(row, &managed, looks.get(&row.user));
-                    lines.extend(self.two_keys(row, &managed, &line));
+                    let look = looks.get(&row.user);
+                    let line = self.verdict(row, &managed, look);
+                    let gone = self.run_gone(row, &managed, look);
+                    lines.extend(gone.or_else(|| self.two_keys(row, &managed, &line)));
                     lines.push(line);
                 }
             }
@@ -192,6 +219,24 @@ impl<'a> Desk<'a> {
             || !row.keys.is_empty() && self.is_over(managed.secret.changed, terms)
     }
 
+    /// Whether a run is at work on the secret, by what the list of secrets and the list of executions say. Both may be
+    /// minutes old: a run that starts now finds out itself, and one that has just ended is for the next plan.
+    fn is_under_way(&self, managed: &Managed<'_>) -> bool {
+        let running = self.estate.running.as_ref();
+        running.is_some_and(|running| managed.secret.runs.iter().any(|run| running.contains(run)))
+    }
+
+    /// Whether an ended run may have left something. Where it is not known which runs run, every user in its overlap would
+    /// look so: then only those whose key may be due are looked at.
+    fn may_be_left(&self, row: &Row, managed: &Managed<'_>) -> bool {
+        self.estate.running.is_some()
+            && (row.keys.len() > 1 || !row.keys.is_empty() && managed.secret.pending)
+    }
+
+    fn needs_look(&self, row: &Row, managed: &Managed<'_>) -> bool {
+        !self.is_under_way(managed) && (self.may_be_due(row, managed) || self.may_be_left(row, managed))
+    }
+
     /// What becomes of a managed user.
     fn verdict(&self, row: &Row, managed: &Managed<'_>, look: Option<&Look>) -> Line {
         let terms = &managed.decided.terms;
@@ -213,14 +258,17 @@ impl<'a> Desk<'a> {
                 format!("{} no key: `keywheel rotate --user {}` makes the first.", self.had(), row.user);
             return skip("NoKey", why);
         }
-        if !self.may_be_due(row, managed) {
+        if self.is_under_way(managed) {
+            return skip("RunInProgress", "A run is at work on it.".to_owned());
+        }
+        if !self.needs_look(row, managed) {
             return skip("NotDue", self.until_due(newest, terms));
         }
         match look {
             Some(Look::Seen(close)) => self.close(&base, (&managed.secret.arn, terms), close),
             Some(Look::Gone) => skip("NoSuchUser", "The user is gone since IAM made its report.".to_owned()),
             Some(Look::Unread(why)) => skip("Unread", format!("It could not be read: {why}.")),
-            None => skip("Unread", "Nobody has looked at it.".to_owned()),
+            None => skip(UNLOOKED, "Nobody has looked at it.".to_owned()),
         }
     }
 
@@ -235,6 +283,9 @@ impl<'a> Desk<'a> {
         }
         if close.keys.is_empty() {
             return skip("NoKey", format!("It has no key: `keywheel rotate --user {user}` makes the first."));
+        }
+        if let Some(line) = self.left(base, terms, close) {
+            return line;
         }
         let given_up =
             |key: &KeyFacts| close.retire.as_ref() == Some(&key.id) && close.keep.as_ref() != Some(&key.id);
@@ -335,11 +386,29 @@ impl<'a> Desk<'a> {
     }
 }
 
+/// How many keys a run may rotate.
+fn allowed(policy: &FleetPolicy) -> usize {
+    usize::try_from(policy.limits.keys_per_run).unwrap_or(usize::MAX)
+}
+
+/// Says why nobody has looked at some: with so many to be rotated the plan was full, or it was forgotten.
+fn unlooked(policy: &FleetPolicy, rest: &mut [Line], rotate: usize) {
+    let allowed = allowed(policy);
+    for line in rest.iter_mut().filter(|line| line.code == UNLOOKED) {
+        if rotate < allowed {
+            line.code = "Unread";
+            continue;
+        }
+        line.code = "Limit";
+        line.why =
+            format!("A run rotates {allowed} keys; whether this one is due is for the next to find out.");
+    }
+}
+
 /// Leaves no more to be rotated than the policy allows now. The list is in its order.
 fn limit(policy: &FleetPolicy, rotate: &mut [Line], now: Timestamp) {
-    let limits = &policy.limits;
-    let frozen = limits.frozen(now);
-    let allowed = usize::try_from(limits.keys_per_run).unwrap_or(usize::MAX);
+    let frozen = policy.limits.frozen(now);
+    let allowed = allowed(policy);
     for (index, line) in rotate.iter_mut().enumerate() {
         let (code, why) = match frozen {
             Some(freeze) => {

@@ -14,6 +14,7 @@ pub mod gate;
 pub mod making;
 pub mod orphan;
 pub mod replace;
+pub mod unused;
 
 /// A key that was just made Inactive still works for 3 to 4 seconds somewhere: a use within this time says nothing.
 const DIES_LATE: Duration = Duration::from_secs(15);

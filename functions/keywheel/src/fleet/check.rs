@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::policy::{FleetPolicy, Match, SHORTEST_WARNING, Settings, Terms};
+use super::policy::{FleetPolicy, Match, Removal, SHORTEST_WARNING, Settings, Terms};
 use crate::policy::{SHORTEST_QUIET_WINDOW, Span};
 
 /// One mistake.
@@ -178,6 +178,9 @@ fn terms(terms: &Terms, set: &Settings, place: &str, found: &mut Vec<Mistake>) {
         if span.is_some_and(|span| span < shortest) {
             found.push(Mistake::new(format!("{place}.{field}"), format!("it is shorter than {shortest}")));
         }
+    }
+    for (field, what) in set.unused.iter().flat_map(Removal::mistakes) {
+        found.push(Mistake::new(format!("{place}.unused.{field}"), what));
     }
     // At the first field of the layer that takes part; where it sets none of them, a layer below is to blame.
     let mut blame = |fields: &[(&str, bool)], what: String| {

@@ -3,12 +3,15 @@
 //! They come with few calls: IAM's credential report names every user with the age and the use of its keys, the tagged
 //! secrets are listed a hundred at a time, and only users whose key may be due are asked for by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::ids::{AccessKeyId, SecretArn};
+use crate::decide::entry::{Evidence, Pending, RunState};
+use crate::decide::orphan::Attribution;
+use crate::ids::{AccessKeyId, RunId, SecretArn};
 use crate::key::KeyFacts;
+use crate::rotation::{CurrentVersion, Why};
 
 /// What is known of a key's last use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,6 +66,10 @@ pub struct Tagged {
     pub changed: Option<Timestamp>,
     /// The primary's region, where this is a replica.
     pub replica_of: Option<String>,
+    /// The runs that its labelled versions name: who wrote them, and who has taken them over.
+    pub runs: Vec<RunId>,
+    /// Whether a version is on its way: it has AWSPENDING, and is neither current nor the one before.
+    pub pending: bool,
 }
 
 /// How the users were read.
@@ -105,6 +112,11 @@ pub enum Blind {
         /// Why not.
         why: String,
     },
+    /// Which rotations run.
+    Runs {
+        /// Why not.
+        why: String,
+    },
 }
 
 /// An account.
@@ -122,6 +134,8 @@ pub struct Estate {
     pub root_key: Option<bool>,
     /// Its tagged secrets.
     pub secrets: Vec<Tagged>,
+    /// The rotations that run; `None` where that could not be read.
+    pub running: Option<BTreeSet<RunId>>,
     /// What could not be read.
     pub blind: Vec<Blind>,
 }
@@ -136,6 +150,7 @@ impl Estate {
             users: Vec::new(),
             root_key: None,
             secrets: Vec::new(),
+            running: None,
             blind: vec![Blind::Account { why }],
         }
     }
@@ -159,6 +174,28 @@ pub enum Current {
     Hidden(String),
 }
 
+/// What earlier runs have left of a secret, where its user has a key that it does not hold. A run finds the same at its
+/// beginning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// What AWSCURRENT names.
+    pub current: Option<CurrentVersion>,
+    /// The run that the current version leads to.
+    pub current_run: RunState,
+    /// The key that AWSPREVIOUS holds.
+    pub previous_key: Option<AccessKeyId>,
+    /// The version on its way.
+    pub pending: Option<Pending>,
+    /// What is on record of the other key, where it was contained as leaked.
+    pub evidence: Option<Evidence>,
+    /// The last run on the current version that has ended.
+    pub last: Option<RunId>,
+    /// What that one said, where it has left the other key to a person.
+    pub held: Option<Why>,
+    /// Who made a key that no version names, as far as CloudTrail tells; `None` where it was not asked.
+    pub orphan: Option<Attribution>,
+}
+
 /// What IAM and Secrets Manager say now of a user whose key may be due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Close {
@@ -172,6 +209,9 @@ pub struct Close {
     pub keys: Vec<KeyFacts>,
     /// What its secret holds.
     pub current: Current,
+    /// What earlier runs have left; `None` where there is nothing but the key that its secret holds, or where the value
+    /// may not be read.
+    pub left: Option<Box<Left>>,
 }
 
 /// A closer look at a user.

@@ -48,15 +48,20 @@ pub struct Line {
 }
 
 impl Line {
-    /// Whether all is as it should be: the key is young, exempt, or not there yet. Other users that are left alone
-    /// want somebody's eye.
+    /// Whether all is as it should be: the key is young, exempt, being rotated, or not there yet. Other users that are
+    /// left alone want somebody's eye.
     pub fn is_ordinary(&self) -> bool {
-        self.action == Action::Skip && ["NotDue", "Exempt", "NoKey"].contains(&self.code)
+        self.action == Action::Skip && ["NotDue", "Exempt", "NoKey", "RunInProgress"].contains(&self.code)
+    }
+
+    /// Whether the rotation makes no key current: it takes an old one's way out to its end.
+    pub fn only_retires(&self) -> bool {
+        self.action == Action::Rotate && ["Retire", "TakeOver"].contains(&self.code)
     }
 
     /// Whether it is there because something could not be read.
     pub fn is_unread(&self) -> bool {
-        let codes = [
+        const CODES: [&str; 9] = [
             "Unread",
             "AgeUnknown",
             "AccountUnread",
@@ -64,8 +69,10 @@ impl Line {
             "RowUnread",
             "UserUnread",
             "RootUnread",
+            "RunsUnread",
+            "UnusedUnread",
         ];
-        codes.contains(&self.code)
+        CODES.contains(&self.code)
     }
 }
 

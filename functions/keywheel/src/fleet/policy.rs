@@ -86,6 +86,52 @@ impl Frequency {
     }
 }
 
+/// What becomes of a key that nobody uses: it is made Inactive, and deleted after a grace. Only keys of users whose own
+/// tag asks for it ([`crate::unused::TAG`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Removal {
+    /// After how long without use a key is made Inactive.
+    pub disable_after: Span,
+    /// How long it stays Inactive, recoverable, before it is deleted; absent: it is never deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete_after: Option<Span>,
+}
+
+/// The shortest time without use after which a key is made Inactive: jobs that run once a month are still in use.
+pub const SHORTEST_UNUSED: Span = Span::days(30);
+/// The shortest time, and the longest, that such a key stays Inactive before it is deleted: people must notice, and an
+/// execution lives for a year.
+pub const UNUSED_GRACE: (Span, Span) = (Span::days(7), Span::days(180));
+
+impl Removal {
+    /// What is wrong with it, each mistake with its field.
+    pub fn mistakes(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        if self.disable_after < SHORTEST_UNUSED {
+            found.push(("disable_after", format!("it is shorter than {SHORTEST_UNUSED}")));
+        }
+        let (shortest, longest) = UNUSED_GRACE;
+        if self.delete_after.is_some_and(|grace| grace < shortest) {
+            found.push(("delete_after", format!("it is shorter than {shortest}")));
+        }
+        if self.delete_after.is_some_and(|grace| grace > longest) {
+            found.push(("delete_after", format!("it is longer than {longest}")));
+        }
+        found
+    }
+}
+
+impl fmt::Display for Removal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Inactive after {} without use", self.disable_after)?;
+        match self.delete_after {
+            Some(grace) => write!(f, ", deleted {grace} later"),
+            None => f.write_str(", never deleted"),
+        }
+    }
+}
+
 /// What a rule, or the defaults, set. What is absent comes from the layer below.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,6 +169,9 @@ pub struct Settings {
     /// Who answers for these keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// What becomes of keys that nobody uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused: Option<Removal>,
 }
 
 /// The wave of users for whom none is set.
@@ -146,6 +195,9 @@ pub struct Terms {
     pub wave: u32,
     /// Who answers for it.
     pub owner: Option<String>,
+    /// What becomes of its keys that nobody uses; `None`: they are reported, and left alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unused: Option<Removal>,
 }
 
 impl Default for Terms {
@@ -157,6 +209,7 @@ impl Default for Terms {
             policy: usual.durations(),
             wave: USUAL_WAVE,
             owner: None,
+            unused: None,
         }
     }
 }
@@ -189,6 +242,7 @@ impl Terms {
             },
             wave: set.wave.unwrap_or(base.wave),
             owner: set.owner.clone().or(base.owner),
+            unused: set.unused.or(base.unused),
         }
     }
 }
@@ -407,7 +461,7 @@ pub struct FleetPolicy {
     /// The accounts whose users are rotated beside those of the installation's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accounts: Vec<AccountId>,
-    /// After how long without use a key is reported as unused.
+    /// After how long without use a key is reported as unused. What becomes of it is for [`Settings::unused`] to say.
     #[serde(default = "unused_after")]
     pub unused_after: Span,
 }
@@ -499,6 +553,20 @@ mod tests {
         assert!(!policy(r#"{"rules": [{"name": "a"}]}"#).warns());
         assert!(policy(r#"{"defaults": {"warn": "7d"}}"#).warns());
         assert!(policy(r#"{"rules": [{"name": "a"}, {"name": "b", "set": {"warn": "7d"}}]}"#).warns());
+    }
+
+    #[test]
+    fn what_becomes_of_unused_keys_comes_whole_from_one_layer() {
+        let set = |json: &str| serde_json::from_str::<Settings>(json).unwrap();
+        let below =
+            Terms::default().with(&set(r#"{"unused": {"disable_after": "120d", "delete_after": "30d"}}"#));
+        assert_eq!(
+            below.unused.unwrap().to_string(),
+            "Inactive after 120days without use, deleted 30days later"
+        );
+        assert_eq!(below.with(&set("{}")).unused, below.unused);
+        let above = below.with(&set(r#"{"unused": {"disable_after": "60d"}}"#)).unused.unwrap();
+        assert_eq!(above.to_string(), "Inactive after 60days without use, never deleted");
     }
 
     #[test]

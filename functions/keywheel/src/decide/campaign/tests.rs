@@ -215,13 +215,29 @@ fn a_batch_is_looked_at_again_until_its_rotations_are_late() {
 fn what_failed_or_is_late_is_counted_and_named() {
     let (doc, batches) = campaign(&[(3, 5)]);
     let states = [State::Promoted, State::OnItsWay, failed("SlotsFull"), State::not_started(), State::Left];
-    let Counted { promoted, left, failed } = count(&batches[0], &states, 3);
-    assert_eq!((promoted, left), (1, 1));
+    let Counted { promoted, retiring, left, failed } = count(&batches[0], &states, 3);
+    assert_eq!((promoted, retiring, left), (1, 0, 1));
     let named: Vec<(&str, &str)> =
         failed.iter().map(|failed| (failed.whom.as_str(), failed.code.as_str())).collect();
     assert_eq!(named, [("user-3-1", "Late"), ("user-3-2", "SlotsFull"), ("user-3-3", "NotStarted")]);
     assert!(failed.iter().all(|failed| failed.wave == 3));
     assert_eq!(failed[0].run, item(doc.campaign, "user-3-1").run);
+}
+
+#[test]
+fn who_only_retires_an_old_key_is_not_counted_as_promoted() {
+    let (mut doc, batches) = campaign(&[(3, 3)]);
+    let mut items = batches[0].clone();
+    items[0].only_retires = true;
+    items[1].only_retires = true;
+    let counted = count(&items, &[State::Promoted, State::Left, State::Promoted], 3);
+    assert_eq!((counted.promoted, counted.retiring, counted.left), (1, 1, 1));
+    // One that has not begun to is one that failed.
+    let failing = count(&items, &[failed("SlotsFull"), State::OnItsWay, State::Promoted], 3);
+    assert_eq!((failing.promoted, failing.retiring, failing.failed.len()), (1, 0, 2));
+    doc.begin_batch(now());
+    doc.note(counted);
+    assert_eq!((doc.waves[0].retiring, doc.waves[0].counted(), doc.done()), (1, 3, (1, 0)));
 }
 
 #[test]

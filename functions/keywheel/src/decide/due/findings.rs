@@ -8,11 +8,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Desk, Managed, ROOT};
 use crate::clock::after;
+use crate::decide::entry::RunState;
 use crate::fleet::FleetPolicy;
-use crate::fleet::estate::{Blind, Row, Slot, Source, Used};
+use crate::fleet::estate::{Blind, Current, Look, Row, Slot, Source, Used};
 use crate::fleet::plan::{Action, Line};
 use crate::fleet::policy::Exemption;
 use crate::fleet::rules::{self, Standing};
+use crate::key;
 
 /// How long before its last day an exemption is reported.
 const ENDS_SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -23,7 +25,9 @@ impl Desk<'_> {
         let policy = &managed.decided.terms.policy;
         let newest = row.keys.iter().filter_map(|key| key.since).max()?;
         let long = after(newest, policy.max_overlap.get() + policy.grace.get()) <= self.now;
-        (row.keys.len() > 1 && long && verdict.code != "TwoKeys").then(|| Line {
+        // What the verdict says of both keys already is not said twice.
+        let said = ["TwoKeys", "TakeOver", "Reconcile", "Held"].contains(&verdict.code);
+        (row.keys.len() > 1 && long && !said).then(|| Line {
             rule: Some(managed.decided.rule.clone()),
             secret: Some(managed.secret.arn.clone()),
             owner: managed.decided.terms.owner.clone(),
@@ -35,6 +39,32 @@ impl Desk<'_> {
                     "It has had two keys since {}, longer than a longest overlap and a grace: `keywheel status --user {}` says why.",
                     newest.strftime("%Y-%m-%d"),
                     row.user
+                ),
+            )
+        })
+    }
+
+    /// A superseded key whose run nobody knows any more: Step Functions forgets one after 90 days, and without its word
+    /// the key might as well be what a person has put there. No run touches it.
+    pub(super) fn run_gone(&self, row: &Row, managed: &Managed<'_>, look: Option<&Look>) -> Option<Line> {
+        let Some(Look::Seen(close)) = look else { return None };
+        let left = close.left.as_deref().filter(|left| left.current_run == RunState::NotOurs)?;
+        let other = left.previous_key.as_ref()?;
+        let is_there =
+            key::find(&close.keys, other).is_some() && close.current != Current::Key(other.clone());
+        let decided = [&close.retire, &close.keep].into_iter().any(|told| told.as_ref() == Some(other));
+        (is_there && !decided && self.exemption(row).is_none()).then(|| Line {
+            key_id: Some(other.clone()),
+            rule: Some(managed.decided.rule.clone()),
+            secret: Some(managed.secret.arn.clone()),
+            owner: managed.decided.terms.owner.clone(),
+            ..self.line(
+                &row.user,
+                Action::Find,
+                "RunGone",
+                format!(
+                    "Key {other} was superseded, and no run that did so is known: Step Functions forgets a run after 90 days, or a person has moved AWSCURRENT. Nothing touches it. `keywheel enroll --user {} --secret {} --retire {other}` gives it up.",
+                    row.user, managed.secret.arn
                 ),
             )
         })
@@ -139,6 +169,12 @@ impl Desk<'_> {
             Blind::User { user, why } => {
                 (user.as_str(), "UserUnread", format!("Its keys could not be listed ({why}): it is skipped."))
             }
+            Blind::Runs { why } => {
+                let why = format!(
+                    "Which rotations run could not be read ({why}): what ended runs have left of keys that are not due stays as it is."
+                );
+                ("", "RunsUnread", why)
+            }
         };
         self.line(user, Action::Find, code, why)
     }
@@ -148,7 +184,7 @@ impl Desk<'_> {
         let mut known: BTreeSet<&str> = self.estate.users.iter().map(|row| row.user.as_str()).collect();
         known.extend(self.estate.blind.iter().filter_map(|blind| match blind {
             Blind::Row { user, .. } | Blind::User { user, .. } => Some(user.as_str()),
-            Blind::Region { .. } | Blind::Account { .. } => None,
+            Blind::Region { .. } | Blind::Account { .. } | Blind::Runs { .. } => None,
         }));
         let when = match &self.estate.source {
             Source::Report(at) => format!(" when it made its report ({at})"),

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -37,7 +37,15 @@ fn arn(user: &str) -> SecretArn {
 fn tagged(user: &str, tags: &[(&str, &str)]) -> Tagged {
     let tags: BTreeMap<String, String> =
         tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Tagged { arn: arn(user), user: user.into(), tags, changed: None, replica_of: None }
+    Tagged {
+        arn: arn(user),
+        user: user.into(),
+        tags,
+        changed: None,
+        replica_of: None,
+        runs: Vec::new(),
+        pending: false,
+    }
 }
 
 fn estate(users: Vec<Row>, secrets: Vec<Tagged>) -> Estate {
@@ -48,6 +56,7 @@ fn estate(users: Vec<Row>, secrets: Vec<Tagged>) -> Estate {
         users,
         root_key: Some(false),
         secrets,
+        running: Some(BTreeSet::new()),
         blind: Vec::new(),
     }
 }
@@ -70,7 +79,7 @@ fn close(user: &str, ages: &[i64]) -> Close {
     };
     let keys = ages.iter().enumerate().map(key).collect();
     let current = if ages.is_empty() { Current::Nothing } else { Current::Key(key_id(0)) };
-    Close { secret: Some(arn(user).as_str().to_owned()), retire: None, keep: None, keys, current }
+    Close { secret: Some(arn(user).as_str().to_owned()), retire: None, keep: None, keys, current, left: None }
 }
 
 /// The verdict on a user whose key is a hundred days old by the report, after a closer look.
@@ -151,7 +160,45 @@ fn only_users_that_may_be_due_are_looked_at() {
     // Its key was switched off and on again: the report's date is that of the switch, the secret is older.
     estate.secrets.last_mut().unwrap().changed = Some(ago(91));
     let named: Vec<String> = to_look_at(&policy, &estate, now()).into_iter().map(|(user, _)| user).collect();
-    assert_eq!(named, ["due", "off", "undated", "both", "overlap", "toggled"]);
+    // The oldest first, as they are rotated; one whose date nobody knows is the last.
+    assert_eq!(named, ["both", "due", "grace", "overlap", "off", "toggled", "undated"]);
+    // Where it is not known which runs run, a second key alone says nothing.
+    estate.running = None;
+    let named: Vec<String> = to_look_at(&policy, &estate, now()).into_iter().map(|(user, _)| user).collect();
+    assert_eq!(named, ["both", "due", "overlap", "off", "toggled", "undated"]);
+}
+
+#[test]
+fn no_more_users_are_looked_at_than_the_limit_lets_be_rotated() {
+    let policy = policy(json!({
+        "rules": [{"name": "canary", "match": {"user": "late-*"}, "set": {"wave": 0}}],
+        "limits": {"keys_per_run": 2}}));
+    let users = vec![row("a", &[100]), row("b", &[200]), row("c", &[300]), row("late-d", &[95])];
+    let estate = all_managed(users);
+    let wanted = to_look_at(&policy, &estate, now());
+    let order: Vec<&str> = wanted.iter().map(|(user, _)| user.as_str()).collect();
+    assert_eq!(order, ["late-d", "c", "b", "a"]);
+    let mut looks = Looks::new();
+    assert_eq!(room(&policy, &estate, &looks, now()), 2);
+    // Whom nobody has looked at is not cut off by a limit that is not reached.
+    assert!(plan(&policy, &estate, &looks, now()).lines.iter().all(|line| line.code == "Unread"));
+    // One of the first two has been rotated since the report.
+    looks.insert("late-d".to_owned(), Look::Seen(close("late-d", &[95])));
+    looks.insert("c".to_owned(), Look::Seen(close("c", &[1])));
+    assert_eq!(room(&policy, &estate, &looks, now()), 1);
+    looks.insert("b".to_owned(), Look::Seen(close("b", &[200])));
+    assert_eq!(room(&policy, &estate, &looks, now()), 0);
+    let plan = plan(&policy, &estate, &looks, now());
+    assert_eq!(
+        codes(&plan),
+        [
+            ("late-d", Action::Rotate, "Due"),
+            ("b", Action::Rotate, "Due"),
+            ("a", Action::Skip, "Limit"),
+            ("c", Action::Skip, "NotDue")
+        ]
+    );
+    assert!(!plan.lines[2].is_unread() && plan.lines[2].why.contains("the next"), "{}", plan.lines[2].why);
 }
 
 #[test]

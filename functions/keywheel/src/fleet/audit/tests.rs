@@ -38,7 +38,15 @@ fn arn(user: &str) -> SecretArn {
 }
 
 fn secret(user: &str) -> Tagged {
-    Tagged { arn: arn(user), user: user.into(), tags: BTreeMap::new(), changed: None, replica_of: None }
+    Tagged {
+        arn: arn(user),
+        user: user.into(),
+        tags: BTreeMap::new(),
+        changed: None,
+        replica_of: None,
+        runs: Vec::new(),
+        pending: false,
+    }
 }
 
 fn estate(users: Vec<Row>, secrets: Vec<Tagged>) -> Estate {
@@ -49,6 +57,7 @@ fn estate(users: Vec<Row>, secrets: Vec<Tagged>) -> Estate {
         users,
         root_key: Some(false),
         secrets,
+        running: None,
         blind: Vec::new(),
     }
 }
@@ -72,7 +81,8 @@ fn read(estate: &Estate, tags: &[(&str, Tags)]) -> Book {
         let own = tags.get(&row.user).and_then(|tags| tags.secret.clone());
         let keys = row.keys.iter().map(key).collect();
         let current = Current::Hidden("hidden".into());
-        (row.user.clone(), Look::Seen(Close { secret: own, retire: None, keep: None, keys, current }))
+        let close = Close { secret: own, retire: None, keep: None, keys, current, left: None };
+        (row.user.clone(), Look::Seen(close))
     };
     let looks: Looks = estate.users.iter().map(close).collect();
     let plan = due::plan(&FleetPolicy::default(), estate, &looks, now());

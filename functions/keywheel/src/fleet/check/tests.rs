@@ -73,6 +73,32 @@ fn every_kind_of_mistake_is_named_at_its_place() {
             "rules[0].set.max_age",
             "cannot be told",
         ),
+        (
+            json!({"defaults": {"unused": {"disable_after": "29d"}}}),
+            "defaults.unused.disable_after",
+            "shorter than 30days",
+        ),
+        (
+            set("unused", json!({"disable_after": "30d", "delete_after": "6d"})),
+            "rules[0].set.unused.delete_after",
+            "shorter than 7days",
+        ),
+        (
+            set("unused", json!({"disable_after": "30d", "delete_after": "181d"})),
+            "rules[0].set.unused.delete_after",
+            "longer than 180days",
+        ),
+        (
+            set("unused", json!({"delete_after": "7d"})),
+            "rules[0].set.unused",
+            "missing field `disable_after`",
+        ),
+        (
+            set("unused", json!({"disable_after": "30d", "keep": true})),
+            "rules[0].set.unused.keep",
+            "unknown field `keep`",
+        ),
+        (set("unused", json!("120d")), "rules[0].set.unused", "expected struct Removal"),
         (set("wave", json!(100)), "rules[0].set.wave", "0 to 99"),
         (set("owner", json!(" ")), "rules[0].set.owner", "has a name"),
         (set("max_age", json!("800d")), "rules[0].set.max_age", "longer than a year"),
@@ -123,6 +149,17 @@ fn every_kind_of_mistake_is_named_at_its_place() {
         let (at, words) = if place.is_empty() { ("", said.as_str()) } else { said.split_once(": ").unwrap() };
         assert_eq!(at, place, "{said}");
         assert!(words.contains(what), "{said}");
+    }
+}
+
+#[test]
+fn unused_keys_go_after_a_month_or_later_and_are_kept_or_deleted_after_a_week_or_later() {
+    for delete_after in [Value::Null, json!("7d"), json!("180d")] {
+        let mut unused = json!({"disable_after": "30d", "delete_after": delete_after});
+        if delete_after.is_null() {
+            unused.as_object_mut().unwrap().remove("delete_after");
+        }
+        assert_eq!(mistakes(json!({"defaults": {"unused": unused}})), [""; 0], "{unused}");
     }
 }
 

@@ -14,13 +14,16 @@ use super::SCHEMA;
 use crate::fleet::FleetPolicy;
 
 /// Mistakes of fields together, and of durations, which a pattern cannot compare: `policy check` alone tells them.
-const TOLD_BY_CHECK: [&str; 9] = [
+const TOLD_BY_CHECK: [&str; 12] = [
     "is longer than the longest overlap",
     "have passed",
     "answer for",
     "ever fall quiet",
     "shorter than 1h",
     "shorter than 1day",
+    "shorter than 30days",
+    "shorter than 7days",
+    "longer than 180days",
     "cannot be told",
     "longer than a year",
     "it ends at",
@@ -98,7 +101,7 @@ fn everything() -> Value {
     let set = json!({
         "frequency": "90d", "max_age": "90d", "warn": "7d", "overlap": "24h", "max_overlap": "14d",
         "quiet_window": "24h", "grace": "7d", "cache": "1h", "when_still_in_use": "hold", "wave": 2,
-        "owner": "mail@example.com",
+        "owner": "mail@example.com", "unused": {"disable_after": "120d", "delete_after": "30d"},
     });
     let policy = json!({
         "defaults": &set,
@@ -199,7 +202,10 @@ fn every_object_has_the_fields_that_are_read_and_written_and_requires_those_that
         assert_eq!(texts(&part["required"]), required, "{pointer}");
         seen += 1;
     }
-    assert_eq!(seen, 8, "the document, defaults, a rule, its match and set, an exemption, limits, a freeze");
+    assert_eq!(
+        seen, 10,
+        "the document, defaults, a rule, its match and set, unused keys twice, an exemption, limits, a freeze"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fleet::estate::{Blind, Slot, Source, Tagged, Used};
+use crate::fleet::estate::{Blind, Slot, Source, Tagged};
 use crate::fleet::rules::{TAG_OWNER, TAG_POLICY};
 
 const DAY: i64 = 24 * 60 * 60;
@@ -36,7 +36,7 @@ fn row(user: &str, keys: Vec<Slot>) -> Row {
 fn secret(user: &str) -> Tagged {
     let arn = format!("arn:aws:secretsmanager:eu-west-1:111122223333:secret:{user}-AbCdEf");
     let (arn, tags) = (arn.parse().unwrap(), BTreeMap::new());
-    Tagged { arn, user: user.into(), tags, changed: None, replica_of: None }
+    Tagged { arn, user: user.into(), tags, changed: None, replica_of: None, runs: Vec::new(), pending: false }
 }
 
 /// These users, each with a secret of its own.
@@ -48,6 +48,7 @@ fn estate(users: Vec<Row>) -> Estate {
         secrets: users.iter().map(|row| secret(&row.user)).collect(),
         users,
         root_key: Some(false),
+        running: None,
         blind: Vec::new(),
     }
 }

@@ -1,0 +1,85 @@
+//! What is known of a key that nobody seems to use.
+
+use aws_types::SdkConfig;
+use keywheel::clock::Clock;
+use keywheel::decide::unused::{Facts, Owner};
+use keywheel::fleet::estate::Used;
+use keywheel::fleet::freeze::Freezes;
+use keywheel::{AccessKeyId, SecretArn, StepError, UserName, aws, key};
+
+use crate::iam::{self, User};
+use crate::{secrets, switch};
+
+/// Which key is looked at, and where secrets may hold it.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its user.
+    pub user: &'a UserName,
+    /// The key.
+    pub key: &'a AccessKeyId,
+    /// The regions whose secrets are asked.
+    pub regions: &'a [String],
+}
+
+/// Everything that decides about the key, and what the parameter of the freezes is not understood as, where it is not.
+/// A read that AWS refuses is unknown; one that may succeed later is an error.
+pub async fn look(
+    config: &SdkConfig,
+    stage: &str,
+    asked: Asked<'_>,
+    clock: &Clock,
+) -> Result<(Facts, Option<String>), StepError> {
+    let ssm = aws_sdk_ssm::Client::new(config);
+    let client = aws_sdk_iam::Client::new(config);
+    let (mode, freezes, leaked) = switch::mode_freezes_and_leaked(&ssm, stage, asked.key).await?;
+    let user = iam::user(&client, asked.user).await?;
+    let keys = iam::keys(&client, asked.user).await?;
+    let (mut used, mut held) = (Used::Unknown, None);
+    if let Some(user) = user.as_ref().filter(|_| key::find(&keys, asked.key).is_some()) {
+        used = known(iam::used(&client, asked.user, asked.key).await)?.unwrap_or(Used::Unknown);
+        held = known(keys_held(config, user, asked).await)?;
+    }
+    let now = clock.now();
+    let misread = match &freezes {
+        Freezes::Known(_) => None,
+        Freezes::Unknown(why) => Some(why.clone()),
+    };
+    let user = user.map(|user| Owner {
+        id: user.facts.id,
+        allows: user.unused,
+        spared: user.retire.into_iter().chain(user.keep).collect(),
+    });
+    let frozen = freezes.holding(now);
+    Ok((Facts { now, mode, frozen, user, keys, used, held, leaked }, misread))
+}
+
+/// The keys that secrets hold which name the user, and the one that the user itself names.
+async fn keys_held(config: &SdkConfig, user: &User, asked: Asked<'_>) -> Result<Vec<AccessKeyId>, StepError> {
+    let store = |region: &str| aws_sdk_secretsmanager::Client::new(&aws::in_region(config, region));
+    let mut naming: Vec<SecretArn> = Vec::new();
+    if let Some(own) = &user.secret {
+        let own: SecretArn =
+            own.parse().map_err(|error| StepError::Conflict(format!("the user's tag: {error}")))?;
+        naming.push(own);
+    }
+    for region in asked.regions {
+        for arn in secrets::naming(&store(region), asked.user).await? {
+            if !naming.contains(&arn) {
+                naming.push(arn);
+            }
+        }
+    }
+    let mut keys = Vec::new();
+    for arn in &naming {
+        keys.extend(secrets::keys_held(&store(arn.region()), arn, asked.user).await?);
+    }
+    Ok(keys)
+}
+
+fn known<T>(read: Result<T, StepError>) -> Result<Option<T>, StepError> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(StepError::Refused(_) | StepError::Conflict(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
