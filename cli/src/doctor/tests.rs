@@ -138,7 +138,7 @@ const BROKEN: [(Break, &str, &str, &str); 24] = [
     (
         |found| {
             found.tags.as_mut().unwrap().broken =
-                vec![Trouble::new("Secret app/mail names nobody.", "Enroll it.")]
+                vec![Trouble::new("Secret app/mail names nobody.", "Enroll it.")];
         },
         "tags",
         "app/mail",

@@ -299,7 +299,7 @@ mod tests {
             parameters(&known, &given, before).iter().map(of).collect()
         };
         let retention = ("LogRetentionDays".to_owned(), Some("30".to_owned()), None);
-        assert_eq!(seen(None), [retention.clone()]);
+        assert_eq!(seen(None), std::slice::from_ref(&retention));
         let mut before = stack("CREATE_COMPLETE");
         before.parameters = ["Stage", "LogRetentionDays", "Gone"].map(str::to_owned).into();
         assert_eq!(seen(Some(&before)), [("Stage".to_owned(), None, Some(true)), retention]);

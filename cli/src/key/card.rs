@@ -151,7 +151,7 @@ impl Card<'_> {
                 );
             }
             None if self.trace.runs_read => {
-                lines.push("Run         none that is remembered had to do with it".into())
+                lines.push("Run         none that is remembered had to do with it".into());
             }
             None => lines.push("Run         not known".into()),
         }

@@ -201,7 +201,7 @@ pub(super) mod tests {
             .role_name("deploy")
             .role_policy_list(policy(&deny_name(), &sessions::deny_role_sessions(cut_off, &names)))
             .build();
-        let all = Holdings::of(&[user], &[role.clone()], std::slice::from_ref(&managed));
+        let all = Holdings::of(&[user], std::slice::from_ref(&role), std::slice::from_ref(&managed));
         let told: Vec<(String, Option<Timestamp>)> =
             all.denies.iter().map(|deny| (deny.words(), deny.until)).collect();
         let expected = [

@@ -36,7 +36,7 @@ impl Step for DeleteUnused {
         let (over, quiet) = doc.grace()?;
         let Removed { user, key, user_id, unused, regions, .. } = doc.removed.clone();
         let asked = Asked { user: &user, key: &key, regions: &regions };
-        let (facts, misread) = look(&config, &ctx.stage, asked, &ctx.clock).await?;
+        let (facts, misread) = Box::pin(look(&config, &ctx.stage, asked, &ctx.clock)).await?;
         if let Some(why) = misread {
             error!(rotation.id = %doc.run, iam.user = %user, "No unused key is deleted: {why}");
         }

@@ -80,7 +80,7 @@ impl Step for DisableUnused {
         let config = aws::for_run(&self.config, doc.run);
         let Removed { user, key, user_id, unused, regions, .. } = doc.removed.clone();
         let asked = Asked { user: &user, key: &key, regions: &regions };
-        let (facts, misread) = look(&config, &ctx.stage, asked, &ctx.clock).await?;
+        let (facts, misread) = Box::pin(look(&config, &ctx.stage, asked, &ctx.clock)).await?;
         if let Some(why) = misread {
             error!(rotation.id = %doc.run, iam.user = %user, "No unused key is made Inactive: {why}");
         }

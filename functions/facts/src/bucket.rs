@@ -63,7 +63,7 @@ impl Bucket {
 
     /// An object, or one version of it; `None` where there is none. Whoever may not list the bucket is refused instead.
     pub async fn read(&self, key: &str, version: Option<&str>) -> Result<Option<Stored>, StepError> {
-        self.read_kept(key, version).await.map(|found| found.unwrap_or_default())
+        self.read_kept(key, version).await.map(Result::unwrap_or_default)
     }
 
     /// The same of an object that nobody has a reason to delete: one that was there, and is deleted, is told from one

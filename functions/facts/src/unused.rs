@@ -34,10 +34,11 @@ pub async fn look(
     let (mode, freezes, leaked) = switch::mode_freezes_and_leaked(&ssm, stage, asked.key).await?;
     let user = iam::user(&client, asked.user).await?;
     let keys = iam::keys(&client, asked.user).await?;
-    let (mut used, mut held) = (Used::Unknown, None);
+    let (mut last_use, mut held) = (Used::Unknown, None);
     if let Some(user) = user.as_ref().filter(|_| key::find(&keys, asked.key).is_some()) {
-        used = known(iam::used(&client, asked.user, asked.key).await)?.unwrap_or(Used::Unknown);
-        held = known(keys_held(config, user, asked).await)?;
+        last_use = known(iam::used(&client, asked.user, asked.key).await)?.unwrap_or(Used::Unknown);
+        // On the heap, as all of this is nested in the step that asks.
+        held = known(Box::pin(keys_held(config, user, asked)).await)?;
     }
     let now = clock.now();
     let misread = match &freezes {
@@ -50,7 +51,7 @@ pub async fn look(
         spared: user.retire.into_iter().chain(user.keep).collect(),
     });
     let frozen = freezes.holding(now);
-    Ok((Facts { now, mode, frozen, user, keys, used, held, leaked }, misread))
+    Ok((Facts { now, mode, frozen, user, keys, used: last_use, held, leaked }, misread))
 }
 
 /// The keys that secrets hold which name the user, and the one that the user itself names.

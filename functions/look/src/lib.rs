@@ -89,7 +89,6 @@ impl Look {
     }
 
     async fn gather(&self, doc: &mut Rotation, ctx: &Context) -> Result<Entry, Stop> {
-        let asked = doc.request.secret.clone();
         let config = self.enter(doc).await?;
         let iam = aws_sdk_iam::Client::new(&config);
         let store = aws_sdk_secretsmanager::Client::new(&config);

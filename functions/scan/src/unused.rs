@@ -94,12 +94,12 @@ async fn of_user(
     let Some(user) = iam::user(&client, &name).await.map_err(said)? else { return Ok(Found::new()) };
     let mut found = Found::new();
     for key in iam::keys(&client, &name).await.map_err(said)? {
-        let used = if key.is_active() {
+        let last_use = if key.is_active() {
             iam::used(&client, &name, &key.id).await.map_err(said)?
         } else {
             Used::Unknown
         };
-        if !quiet.means(&key, used) {
+        if !quiet.means(&key, last_use) {
             continue;
         }
         if !user.unused {

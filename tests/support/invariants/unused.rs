@@ -40,18 +40,18 @@ pub(super) fn only_as_asked(state: &State, request: &Request, call: &Call, broke
     // What IAM shows late nobody could have seen.
     let seen = state.ago(state.options.last_used_lag);
     // A call with an Inactive key is refused, and no use.
-    let uses = key.uses.iter().filter(|once| key.active_at(once.at)).map(|once| once.at);
-    let last = uses.filter(|at| *at <= seen).max();
+    let times = key.uses.iter().filter(|once| key.active_at(once.at)).map(|once| once.at);
+    let last = times.filter(|at| *at <= seen).max();
     if call.function.as_deref() == Some("disable-unused") {
         if request.text("Status") != "Inactive" {
             wrong("which it makes Active");
         }
         let long = signed(asked.unused.disable_after);
-        let used = last.unwrap_or(key.created).max(key.created);
+        let lately = last.unwrap_or(key.created).max(key.created);
         // IAM keeps seconds.
         let of_second = |at: Timestamp| now.as_second() - at.as_second();
-        if of_second(used) < long.as_secs() {
-            wrong(&format!("which was in use on {used}"));
+        if of_second(lately) < long.as_secs() {
+            wrong(&format!("which was in use on {lately}"));
         }
         // Before this very call, which is its last change.
         if let Some((since, true)) = key.changes.iter().rev().nth(1)

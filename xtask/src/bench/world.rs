@@ -220,8 +220,9 @@ impl World {
             "PutUserPolicy" => String::new(),
             "GetAccessKeyLastUsed" => {
                 let (service, region) = (tag("ServiceName", "ses"), tag("Region", "eu-west-1"));
-                let used = if self.is_unused(id) { UNUSED[1].to_owned() } else { self.last_used.to_string() };
-                let last = [tag("LastUsedDate", used), service, region].concat();
+                let lately =
+                    if self.is_unused(id) { UNUSED[1].to_owned() } else { self.last_used.to_string() };
+                let last = [tag("LastUsedDate", lately), service, region].concat();
                 format!("{user}<AccessKeyLastUsed>{last}</AccessKeyLastUsed>")
             }
             "GenerateCredentialReport" => tag("State", "COMPLETE"),

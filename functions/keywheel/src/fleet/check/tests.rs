@@ -31,6 +31,7 @@ fn an_empty_policy_and_every_frequency_are_right() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_kind_of_mistake_is_named_at_its_place() {
     let exemption = |field: &str, value: Value| {
         let mut exemption = json!({"user": "a", "owner": "b", "reason": "c", "until": "2027-03-31"});
