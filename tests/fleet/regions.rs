@@ -12,7 +12,8 @@ use crate::all_due;
 
 /// Three regions, the machine's own first.
 fn three(world: &World) -> [String; 3] {
-    let (own, there) = (world.fake.state().region.clone(), world.other_region());
+    let there = world.other_region();
+    let own = world.fake.state().region.clone();
     let third = there.replacen("north", "south", 1);
     assert!(own != there && there != third && own != third);
     [own, there, third]

@@ -151,7 +151,7 @@ async fn regions(place: &Place, out: &Out, given: &[String]) -> Result<(Vec<Stri
 }
 
 fn ranges(file: &std::path::Path) -> Result<Ranges> {
-    let remedy = "https://ip-ranges.amazonaws.com/ip-ranges.json is the file that AWS publishes.";
+    let remedy = "It is the file ip-ranges.json that AWS publishes: \"AWS IP address ranges\" in the VPC user guide names its address.";
     let text = std::fs::read_to_string(file)
         .map_err(|error| Trouble::new(format!("{} cannot be read: {error}.", file.display()), remedy))?;
     Ranges::read(&text)

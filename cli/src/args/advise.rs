@@ -20,7 +20,7 @@ a role (Lambda, ECS, EC2), a role for GitHub's tokens, IAM Roles Anywhere for a 
 changed. Where several kinds use it, or too little is known, nothing is advised, and it is said why.
 
 CloudTrail is asked two times a second at most in each region: a key takes a second or so. --ip-ranges takes AWS's list of
-its addresses (https://ip-ranges.amazonaws.com/ip-ranges.json), which tells an instance from a host of your own.
+its addresses (the file ip-ranges.json that it publishes), which tells an instance from a host of your own.
 Exit code 1 where something could not be read."))]
 pub(crate) struct AdviseArgs {
     /// An IAM user, or an access key id

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::time::SystemTime;
 
+use aws_sdk_ssm::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use aws_sdk_sts::config::http::HttpRequest;
 use aws_sdk_sts::config::{Credentials, ProvideCredentials};
 use aws_sdk_sts::error::BoxError;
@@ -123,28 +124,27 @@ fn failure(code: impl Into<String>, message: impl Into<String>) -> Failure {
     Failure { call: CALL, code: code.into(), message: message.into(), request_id: None }
 }
 
-/// Where a partition's services are, as far as it is known.
-fn domain(partition: &str) -> Option<&'static str> {
-    match partition {
-        "aws" | "aws-us-gov" => Some("amazonaws.com"),
-        "aws-cn" => Some("amazonaws.com.cn"),
-        _ => None,
-    }
-}
-
-fn url(place: &Place) -> Result<String, StepError> {
+/// Where `CloudWatch` is: beside Systems Manager, whose host the SDK knows in every partition.
+async fn url(place: &Place) -> Result<String, StepError> {
     if let Some(endpoint) = place.config().endpoint_url() {
         return Ok(format!("{}/", endpoint.trim_end_matches('/')));
     }
-    let domain = domain(&place.partition).ok_or_else(|| {
-        StepError::Conflict(format!("where CloudWatch is in {} is not known here", place.partition))
-    })?;
-    Ok(format!("https://monitoring.{}.{domain}/", place.region))
+    let unknown = |why: String| {
+        StepError::Conflict(format!("where CloudWatch is in {} is not known here: {why}", place.region))
+    };
+    let params = Params::builder().region(place.region.clone()).build();
+    let params = params.map_err(|error| unknown(error.to_string()))?;
+    let resolver = DefaultResolver::new();
+    let beside = ResolveEndpoint::resolve_endpoint(&resolver, &params).await;
+    let beside = beside.map_err(|error| unknown(error.to_string()))?;
+    let rest = beside.url().strip_prefix("https://ssm.");
+    let rest = rest.ok_or_else(|| unknown(format!("Systems Manager is at {}", beside.url())))?;
+    Ok(format!("https://monitoring.{rest}/"))
 }
 
 async fn call(place: &Place, body: String) -> Result<Value, StepError> {
     let unsent = |what: &str| StepError::BadInput(format!("{CALL}: {what}"));
-    let (config, url) = (place.config(), url(place)?);
+    let (config, url) = (place.config(), url(place).await?);
     let provider = config.credentials_provider().ok_or_else(|| unsent("no credentials"))?;
     // Their errors name profiles and files, and `Place` has told them already.
     let credentials = provider.provide_credentials().await.map_err(|_| unsent("no credentials"))?;
