@@ -3,6 +3,7 @@
 //! The input is taken as plain JSON and read here, so that a document nobody can read surfaces as
 //! `Keywheel.BadInput` and not under a Rust type's name. Step Functions sees the error's name in `errorType`.
 
+use std::pin::Pin;
 use std::time::Instant;
 
 use lambda_runtime::{LambdaEvent, service_fn};
@@ -72,7 +73,9 @@ pub async fn run<S: Step>(step: S) -> Result<(), Error> {
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| async move {
         let started = Instant::now();
         let undecided = emf::outcome(&event.payload).is_none();
-        let result = invoke(step, event.payload, ctx).await;
+        // Of no named type: the SDK's futures are nested deeply, and the compiler would count the runtime's on top.
+        let invoked: Pin<Box<dyn Future<Output = _>>> = Box::pin(invoke(step, event.payload, ctx));
+        let result = invoked.await;
         emf::step_ended(S::NAME, &ctx.stage, started.elapsed(), undecided, &result);
         result
     }))

@@ -98,8 +98,9 @@ impl<'a> Elsewhere<'a> {
             return Err(StepError::Conflict("this installation enters no other account".into()));
         };
         let config = members.enter(self.config, &self.partition, account, self.campaign).await?;
-        let estate = estate::read(&config, Some(self.installation), account, regions, clock).await?;
-        let looks = estate::look_at_keys_until_full(&config, (policy, &estate), clock.now()).await;
+        let estate =
+            Box::pin(estate::read(&config, Some(self.installation), account, regions, clock)).await?;
+        let looks = Box::pin(estate::look_at_keys_until_full(&config, (policy, &estate), clock.now())).await;
         Ok((estate, looks))
     }
 }

@@ -151,7 +151,7 @@ async fn prepare(
             doc.end(now, Outcome::Refused, Why::new("Limit", text, remedy));
             return Ok(None);
         }
-        let planned = named(elsewhere, doc, &policy, now).await?;
+        let planned = Box::pin(named(elsewhere, doc, &policy, now)).await?;
         Whole { planned, calendar: None, removed: Vec::new() }
     };
     items.sort_by_key(|(wave, _)| *wave);
@@ -252,8 +252,10 @@ async fn due_now(
     // The machine's own account and region are where managed secrets are, unless the policy names more.
     let (config, installation, (own, region)) = (elsewhere.config, elsewhere.installation, &elsewhere.own);
     let regions = if policy.regions.is_empty() { vec![region.clone()] } else { policy.regions.clone() };
-    let estate = estate::read(config, Some(installation), own, &regions, &ctx.clock).await?;
-    let looks = estate::look_until_full(config, installation, (policy, &estate), ctx.clock.now()).await;
+    // On the heap, as all that reads much: the compiler counts how deep the futures of a function are.
+    let estate = Box::pin(estate::read(config, Some(installation), own, &regions, &ctx.clock)).await?;
+    let looks =
+        Box::pin(estate::look_until_full(config, installation, (policy, &estate), ctx.clock.now())).await;
     let mut all: Vec<Reading> = vec![(estate, looks)];
     all.extend(Box::pin(elsewhere.read(policy, &regions, &ctx.clock)).await);
     let now = ctx.clock.now();
@@ -302,7 +304,7 @@ async fn named(
     let (mut lines, mut items) = (Vec::new(), Vec::new());
     let mut skipped = Vec::new();
     for asked in &doc.request.secrets {
-        let named = look_up(elsewhere, policy, asked, now).await?;
+        let named = Box::pin(look_up(elsewhere, policy, asked, now)).await?;
         let account = named.secret.as_ref().map_or(elsewhere.own.0.as_str(), SecretArn::account).to_owned();
         let secret = named.secret.as_ref().map_or(asked.as_str(), SecretArn::as_str);
         let item = Item::new(doc.campaign, secret, named.user.as_deref(), doc.request.reason, &named.terms);

@@ -43,7 +43,7 @@ pub(crate) async fn find(
     // What a person asks for by hand starts none.
     let starts = doc.request.reason == Reason::Scheduled && !doc.request.dry_run;
     for quiet in due::quiet(policy, estate, ctx.clock.now()) {
-        let found = match of_user(config, doc, &quiet, estate, ctx).await {
+        let found = match Box::pin(of_user(config, doc, &quiet, estate, ctx)).await {
             Ok(found) => found,
             Err(why) => {
                 lines.push(quiet.line(None, "UnusedUnread", why));
@@ -112,7 +112,7 @@ async fn of_user(
             continue;
         }
         let asked = Asked { user: &name, key: &key.id, regions: &estate.regions };
-        let (facts, _) = look(config, &ctx.stage, asked, &ctx.clock).await.map_err(said)?;
+        let (facts, _) = Box::pin(look(config, &ctx.stage, asked, &ctx.clock)).await.map_err(said)?;
         let run = Run { key: &key.id, user_id: &user.facts.id, unused: quiet.unused };
         let one = match disable(&facts, &run) {
             Disable::Yes(_) => Ok(Removed {

@@ -126,7 +126,7 @@ async fn close(
     let left = match stored.filter(|stored| ours && keys.iter().any(|key| Some(&key.id) != stored.key())) {
         Some(stored) => {
             let desk = Desk { config, installation, store: &store, name: &name, keys: &keys, now };
-            Some(Box::new(desk.left(secret, stored).await?))
+            Some(Box::new(Box::pin(desk.left(secret, stored)).await?))
         }
         None => None,
     };
