@@ -83,6 +83,23 @@ async fn without_a_report_nobody_is_nominated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_was_made_active_again_since_the_report_is_not_taken_for_another_one() {
+    let (world, back) = world(300);
+    world.unused_key(OLD, 200);
+    world.switch_key(&back, false);
+    // IAM makes its report, and hands it out for four hours.
+    world.campaign(json!({})).await;
+    world.switch_key(&back, true);
+    let done = scheduled(&world).await;
+    assert_eq!(done.removals.len(), 0);
+    assert!(codes(&world, &done, OLD).contains(&"UnusedLeft".to_owned()));
+    // By the next report it counts from that day.
+    world.days_pass(1).await;
+    scheduled(&world).await;
+    assert!(world.is_active(&back));
+}
+
+#[tokio::test(start_paused = true)]
 async fn exempt_users_and_other_rules_are_left_alone() {
     let mut exempt = policy();
     exempt["exemptions"] = json!([{"user": "svc-*", "owner": "a", "reason": "b", "until": "2026-12-31"}]);

@@ -45,8 +45,8 @@ pub(crate) async fn find(
     for quiet in due::quiet(policy, estate, ctx.clock.now()) {
         let found = match of_user(config, doc, &quiet, estate, ctx).await {
             Ok(found) => found,
-            Err(why) => {
-                lines.push(quiet.line(None, "UnusedUnread", why));
+            Err((code, why)) => {
+                lines.push(quiet.line(None, code, why));
                 continue;
             }
         };
@@ -87,13 +87,19 @@ async fn of_user(
     quiet: &Quiet,
     estate: &Estate,
     ctx: &Context,
-) -> Result<Found, String> {
-    let said = |error: StepError| format!("Whether its keys may go could not be read: {error}.");
+) -> Result<Found, (&'static str, String)> {
+    let said =
+        |error: StepError| ("UnusedUnread", format!("Whether its keys may go could not be read: {error}."));
     let client = Client::new(config);
-    let name: UserName = quiet.user.parse().map_err(|error| format!("{error}"))?;
+    let name: UserName = quiet.user.parse().map_err(|error| ("UnusedUnread", format!("{error}.")))?;
     let Some(user) = iam::user(&client, &name).await.map_err(said)? else { return Ok(Found::new()) };
+    let keys = iam::keys(&client, &name).await.map_err(said)?;
+    if !quiet.is_of(&keys) {
+        let why = "A key of it was made Active again, or deleted, since IAM made its report: the next campaign looks at its keys.";
+        return Err(("UnusedLeft", why.to_owned()));
+    }
     let mut found = Found::new();
-    for key in iam::keys(&client, &name).await.map_err(said)? {
+    for key in keys {
         let last_use = if key.is_active() {
             iam::used(&client, &name, &key.id).await.map_err(said)?
         } else {
