@@ -184,6 +184,26 @@ async fn a_campaign_takes_up_no_more_than_its_policy_allows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn users_for_whom_there_is_no_time_are_for_a_later_campaign_and_fail_none() {
+    let (world, key) = world(200);
+    let names: Vec<String> = (0..40).map(|number| format!("svc-silent-{number}")).collect();
+    for name in &names {
+        world.unmanaged(name);
+        world.unused_key(name, 300);
+    }
+    // No answer comes to any question about one of them, and each is asked for a quarter of a minute.
+    world.fake.state().plan = Plan::new([Fault::on("iam:GetUser", Kind::TimeoutBefore).for_good()]);
+    let done = scheduled(&world).await;
+    assert_eq!((done.walk.status, done.removals.len()), ("SUCCEEDED", 0));
+    let with = |code: &str| {
+        names.iter().filter(|name| codes(&world, &done, name).iter().any(|one| one == code)).count()
+    };
+    let (asked, later) = (with("UnusedUnread"), with("UnusedLimit"));
+    assert!(asked > 0 && later > 20 && asked + later == names.len(), "{asked} {later}");
+    assert!(world.is_active(&key));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_run_that_cannot_be_started_fails_no_campaign_and_is_for_the_next() {
     let (world, key) = world(200);
     world.fake.state().plan = Plan::new([Fault::on("states:StartExecution", Kind::Refused).for_good()]);
