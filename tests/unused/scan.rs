@@ -50,6 +50,33 @@ async fn a_key_that_only_another_secret_of_the_user_holds_is_not_taken_either() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_under_a_field_of_somebodys_own_is_held_as_well() {
+    let (world, key) = world(200);
+    world.managed("svc-half", &[1]);
+    {
+        let mut state = world.fake.state();
+        state.secret_mut("svc-half").tags.insert("keywheel:user".into(), OLD.into());
+        // Twice, so that AWSPREVIOUS does not name the value of another user.
+        for _ in 0..2 {
+            state.put_current("svc-half", &json!({"UserName": OLD, "aws_access_key_id": key}).to_string());
+        }
+    }
+    assert_eq!(scheduled(&world).await.removals.len(), 0);
+    world.removal(&world.removed(OLD, &key)).await.expect(Outcome::Left, "InSecret");
+    assert!(world.is_active(&key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_its_owner_wants_kept_is_kept_whatever_stands_beside_it() {
+    let (world, key) = world(200);
+    let word = format!("{} until May", key.to_ascii_lowercase());
+    world.fake.state().users.get_mut(OLD).unwrap().tags.insert("keywheel:keep".into(), word);
+    assert_eq!(scheduled(&world).await.removals.len(), 0);
+    world.removal(&world.removed(OLD, &key)).await.expect(Outcome::Left, "Spared");
+    assert!(world.is_active(&key));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_user_in_use_loses_only_the_key_that_nobody_uses() {
     let (world, key) = world(300);
     let busy = world.unused_key(OLD, 200);

@@ -45,11 +45,8 @@ pub async fn look(
         Freezes::Known(_) => None,
         Freezes::Unknown(why) => Some(why.clone()),
     };
-    let user = user.map(|user| Owner {
-        id: user.facts.id,
-        allows: user.unused,
-        spared: user.retire.into_iter().chain(user.keep).collect(),
-    });
+    let user =
+        user.map(|user| Owner { spared: spared(&user, asked.key), id: user.facts.id, allows: user.unused });
     let frozen = freezes.holding(now);
     Ok((Facts { now, mode, frozen, user, keys, used: last_use, held, leaked }, misread))
 }
@@ -72,9 +69,20 @@ async fn keys_held(config: &SdkConfig, user: &User, asked: Asked<'_>) -> Result<
     }
     let mut keys = Vec::new();
     for arn in &naming {
-        keys.extend(secrets::keys_held(&store(arn.region()), arn, asked.user).await?);
+        for value in secrets::values_held(&store(arn.region()), arn, asked.user).await? {
+            keys.extend(value.key());
+            // No rotation is about a key under a name of somebody's own, and consumers may be.
+            keys.extend(value.names(asked.key).then(|| asked.key.clone()));
+        }
     }
     Ok(keys)
+}
+
+/// The keys that the user's other tags name; the one that is asked for also where something stands beside it there.
+fn spared(user: &User, key: &AccessKeyId) -> Vec<AccessKeyId> {
+    let mut tags = [iam::TAG_RETIRE, iam::TAG_KEEP].into_iter().filter_map(|tag| user.tags.get(tag));
+    let own = tags.any(|tag| tag.to_ascii_uppercase().contains(key.as_str()));
+    user.retire.iter().chain(&user.keep).cloned().chain(own.then(|| key.clone())).collect()
 }
 
 fn known<T>(read: Result<T, StepError>) -> Result<Option<T>, StepError> {
