@@ -6,6 +6,7 @@ use keywheel::rotation::Outcome;
 use keywheel::{RunId, SecretArn};
 use serde_json::{Value, json};
 use support::consumer::Consumer;
+use support::faults::{Fault, Kind, Plan};
 use support::walker::Control;
 use support::world::{Run, SECRET, World, hours, request};
 
@@ -191,6 +192,22 @@ async fn a_leaked_key_waits_for_no_region() {
     assert!(state.now().duration_since(started).as_secs() < 60, "no region is waited for");
     drop(state);
     assert_eq!(calls_in(&world, &region), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leaked_key_that_its_run_left_active_waits_for_no_region_either() {
+    let world = World::new();
+    let region = replicated(&world, Duration::ZERO);
+    let leaked = world.current_key();
+    world.fake.state().watch.leaked.insert(leaked.clone());
+    world.fake.state().plan = Plan::new([Fault::within("DeactivateKey", 0, Kind::Refused)]);
+    world.run(json!({"secret": SECRET, "reason": "leaked"})).await.expect(Outcome::Held);
+    assert!(world.fake.state().key(&leaked).unwrap().1.is_active());
+    world.fake.state().replica_mut(SECRET, &region).failed = Some("the name is taken".into());
+    // Whatever the next run is started for.
+    world.run(request()).await.expect(Outcome::Contained);
+    assert!(!world.fake.state().key(&leaked).unwrap().1.is_active());
+    world.assert_sound();
 }
 
 #[tokio::test(start_paused = true)]
