@@ -172,6 +172,22 @@ async fn a_dry_run_a_pause_and_a_freeze_take_nothing_and_say_what_they_would() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_freeze_that_only_the_policy_says_starts_none_either() {
+    let (world, key) = world(200);
+    let mut frozen = policy();
+    frozen["limits"] = json!({"freeze": [
+        {"from": "2026-01-01T00:00:00Z", "until": "2026-02-01T00:00:00Z", "reason": "a move"},
+    ]});
+    world.push_policy(frozen);
+    // Somebody has written the object by hand.
+    world.freeze("[]");
+    let done = scheduled(&world).await;
+    done.expect(campaign::Outcome::Refused, "Frozen");
+    assert_eq!((done.removals.len(), done.doc().counts.unused), (0, 0));
+    assert!(world.is_active(&key));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_person_asks_for_by_hand_starts_none_and_says_so() {
     for input in [json!({}), json!({"reason": "scheduled", "dry_run": true})] {
         let (world, key) = world(200);

@@ -50,8 +50,9 @@ pub(crate) async fn find(
     let (mut removed, mut before) = (Vec::new(), 0);
     let Some((estate, others)) = estates.split_first() else { return removed };
     let allowed = usize::try_from(policy.limits.keys_per_run).unwrap_or(usize::MAX);
-    // What a person asks for by hand starts none.
-    let starts = doc.request.reason == Reason::Scheduled && !doc.request.dry_run;
+    // What a person asks for by hand starts none; nor does one in a freeze of its policy, whatever the parameter says.
+    let frozen = policy.limits.frozen(ctx.clock.now()).is_some();
+    let starts = doc.request.reason == Reason::Scheduled && !doc.request.dry_run && !frozen;
     let mut all = due::quiet(policy, estate, ctx.clock.now());
     // Else those at the end would never have their turn.
     all.rotate_left(all.len() * usize::from(doc.campaign.spread(u8::MAX)) / usize::from(u8::MAX));
