@@ -89,7 +89,8 @@ async fn a_replica_that_lags_is_waited_for() {
     world.assert_sound();
     let doc = run.doc();
     let kept = doc.disabled_at.unwrap().duration_since(doc.promoted_at.unwrap());
-    assert!(kept.as_hours() >= 72 && kept.as_hours() < 80, "{kept:#}");
+    // Those who read it there have as long to change over as all the others: 75 minutes, and a quiet day.
+    assert!(kept.as_hours() >= 72 + 25 && kept.as_hours() < 80 + 26, "{kept:#}");
     assert!(!world.keys().contains(&old));
     assert!(calls_in(&world, &region) > 2);
 }
