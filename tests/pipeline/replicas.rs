@@ -177,6 +177,36 @@ async fn a_key_that_a_person_made_inactive_is_not_deleted_while_a_replica_names_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_is_made_active_while_a_region_is_asked_is_not_deleted() {
+    let world = World::new();
+    world.consumer();
+    replicated(&world, Duration::ZERO);
+    let old = world.current_key();
+    let mut reached = false;
+    let mut slow = |state: &str, _: &Value| {
+        if state == "DeleteKey" && !std::mem::replace(&mut reached, true) {
+            world.fake.state().plan = Plan::new([Fault::within("DeleteKey", 3, Kind::TimeoutBefore)]);
+        }
+        Control::Go
+    };
+    let back = async {
+        // The overlap of a quiet key takes 25 hours, and its grace a week.
+        tokio::time::sleep(hours(190)).await;
+        for _ in 0..10_000 {
+            if world.fake.state().plan.fired() > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        world.switch_key(&old, true);
+    };
+    let (run, ()) = tokio::join!(world.run_watched(RunId::random(), request(), &mut slow), back);
+    assert_eq!(world.fake.state().plan.fired(), 1);
+    run.expect(Outcome::Held);
+    assert!(world.is_active(&old));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leaked_key_waits_for_no_region() {
     let world = World::new();
     let region = replicated(&world, DAY * 30);

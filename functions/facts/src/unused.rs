@@ -33,12 +33,16 @@ pub async fn look(
     let client = aws_sdk_iam::Client::new(config);
     let (mode, freezes, leaked) = switch::mode_freezes_and_leaked(&ssm, stage, asked.key).await?;
     let user = iam::user(&client, asked.user).await?;
-    let keys = iam::keys(&client, asked.user).await?;
-    let (mut last_use, mut held) = (Used::Unknown, None);
-    if let Some(user) = user.as_ref().filter(|_| key::find(&keys, asked.key).is_some()) {
-        last_use = known(iam::used(&client, asked.user, asked.key).await)?.unwrap_or(Used::Unknown);
+    let mut held = None;
+    if let Some(user) = &user {
         // On the heap, as all of this is nested in the step that asks.
         held = known(Box::pin(keys_held(config, user, asked)).await)?;
+    }
+    // After what takes long: IAM deletes Active keys as well, and whoever makes this one so meanwhile must be seen.
+    let keys = iam::keys(&client, asked.user).await?;
+    let mut last_use = Used::Unknown;
+    if key::find(&keys, asked.key).is_some() {
+        last_use = known(iam::used(&client, asked.user, asked.key).await)?.unwrap_or(Used::Unknown);
     }
     let now = clock.now();
     let misread = match &freezes {
