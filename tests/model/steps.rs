@@ -355,7 +355,8 @@ pub(crate) fn deactivate_key(io: &mut Io<'_>, doc: Doc) -> Call<Doc> {
             region: None,
         });
     }
-    let run = gate::Run { new: &new, old: &old, promoted_at: START, policy: &POLICY, leaked: false };
+    let run =
+        gate::Run { new: &new, old: &old, promoted_at: START, reached: None, policy: &POLICY, leaked: false };
     Ok(match (io.decisions.gate)(&known, &run) {
         Gate::Open => {
             io.set_active(old_no, false)?;

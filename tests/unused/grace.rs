@@ -1,9 +1,12 @@
 //! What happens to a key while it is Inactive: whoever needs it keeps it.
 
+use std::time::Duration;
+
 use keywheel::unused::Outcome;
 use serde_json::Value;
 use support::estate::days;
 use support::fake::Maker;
+use support::faults::{Fault, Kind, Plan};
 use support::unused::Removal;
 use support::walker::Control;
 use support::world::{World, hours};
@@ -42,6 +45,29 @@ async fn a_key_that_is_made_active_again_stays_and_counts_from_that_day() {
         scheduled(&world).await.removals[0].expect(Outcome::Removed, "Removed");
         assert!(!exists(&world, &key));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_made_active_while_the_last_look_takes_long_is_not_deleted() {
+    let (world, key) = world(200);
+    let slow = || {
+        let fault = Fault::within("DeleteUnused", 3, Kind::TimeoutBefore);
+        world.fake.state().plan = Plan::new([fault]);
+    };
+    let back = async {
+        tokio::time::sleep(hours(30 * 24 - 1)).await;
+        for _ in 0..5_000 {
+            if world.fake.state().plan.fired() > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        world.switch_key(&key, true);
+    };
+    let (removal, ()) = tokio::join!(at_look(&world, &key, 30, slow), back);
+    assert_eq!(world.fake.state().plan.fired(), 1);
+    removal.expect(Outcome::Kept, "Reactivated");
+    assert!(world.is_active(&key));
 }
 
 #[tokio::test(start_paused = true)]

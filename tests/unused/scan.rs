@@ -50,6 +50,33 @@ async fn a_key_that_only_another_secret_of_the_user_holds_is_not_taken_either() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_under_a_field_of_somebodys_own_is_held_as_well() {
+    let (world, key) = world(200);
+    world.managed("svc-half", &[1]);
+    {
+        let mut state = world.fake.state();
+        state.secret_mut("svc-half").tags.insert("keywheel:user".into(), OLD.into());
+        // Twice, so that AWSPREVIOUS does not name the value of another user.
+        for _ in 0..2 {
+            state.put_current("svc-half", &json!({"UserName": OLD, "aws_access_key_id": key}).to_string());
+        }
+    }
+    assert_eq!(scheduled(&world).await.removals.len(), 0);
+    world.removal(&world.removed(OLD, &key)).await.expect(Outcome::Left, "InSecret");
+    assert!(world.is_active(&key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_its_owner_wants_kept_is_kept_whatever_stands_beside_it() {
+    let (world, key) = world(200);
+    let word = format!("{} until May", key.to_ascii_lowercase());
+    world.fake.state().users.get_mut(OLD).unwrap().tags.insert("keywheel:keep".into(), word);
+    assert_eq!(scheduled(&world).await.removals.len(), 0);
+    world.removal(&world.removed(OLD, &key)).await.expect(Outcome::Left, "Spared");
+    assert!(world.is_active(&key));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_user_in_use_loses_only_the_key_that_nobody_uses() {
     let (world, key) = world(300);
     let busy = world.unused_key(OLD, 200);
@@ -80,6 +107,23 @@ async fn without_a_report_nobody_is_nominated() {
     world.fake.state().denied.insert("iam:GenerateCredentialReport".into());
     assert_eq!(scheduled(&world).await.removals.len(), 0);
     assert!(world.is_active(&key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_made_active_again_since_the_report_is_not_taken_for_another_one() {
+    let (world, back) = world(300);
+    world.unused_key(OLD, 200);
+    world.switch_key(&back, false);
+    // IAM makes its report, and hands it out for four hours.
+    world.campaign(json!({})).await;
+    world.switch_key(&back, true);
+    let done = scheduled(&world).await;
+    assert_eq!(done.removals.len(), 0);
+    assert!(codes(&world, &done, OLD).contains(&"UnusedLeft".to_owned()));
+    // By the next report it counts from that day.
+    world.days_pass(1).await;
+    scheduled(&world).await;
+    assert!(world.is_active(&back));
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,6 +172,22 @@ async fn a_dry_run_a_pause_and_a_freeze_take_nothing_and_say_what_they_would() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_freeze_that_only_the_policy_says_starts_none_either() {
+    let (world, key) = world(200);
+    let mut frozen = policy();
+    frozen["limits"] = json!({"freeze": [
+        {"from": "2026-01-01T00:00:00Z", "until": "2026-02-01T00:00:00Z", "reason": "a move"},
+    ]});
+    world.push_policy(frozen);
+    // Somebody has written the object by hand.
+    world.freeze("[]");
+    let done = scheduled(&world).await;
+    done.expect(campaign::Outcome::Refused, "Frozen");
+    assert_eq!((done.removals.len(), done.doc().counts.unused), (0, 0));
+    assert!(world.is_active(&key));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_person_asks_for_by_hand_starts_none_and_says_so() {
     for input in [json!({}), json!({"reason": "scheduled", "dry_run": true})] {
         let (world, key) = world(200);
@@ -164,6 +224,26 @@ async fn a_campaign_takes_up_no_more_than_its_policy_allows() {
     let first = scheduled(&world).await;
     assert_eq!((first.removals.len(), first.doc().counts.unused), (2, 2));
     assert_eq!(scheduled(&world).await.removals.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn users_for_whom_there_is_no_time_are_for_a_later_campaign_and_fail_none() {
+    let (world, key) = world(200);
+    let names: Vec<String> = (0..40).map(|number| format!("svc-silent-{number}")).collect();
+    for name in &names {
+        world.unmanaged(name);
+        world.unused_key(name, 300);
+    }
+    // No answer comes to any question about one of them, and each is asked for a quarter of a minute.
+    world.fake.state().plan = Plan::new([Fault::on("iam:GetUser", Kind::TimeoutBefore).for_good()]);
+    let done = scheduled(&world).await;
+    assert_eq!((done.walk.status, done.removals.len()), ("SUCCEEDED", 0));
+    let with = |code: &str| {
+        names.iter().filter(|name| codes(&world, &done, name).iter().any(|one| one == code)).count()
+    };
+    let (asked, later) = (with("UnusedUnread"), with("UnusedLimit"));
+    assert!(asked > 0 && later > 20 && asked + later == names.len(), "{asked} {later}");
+    assert!(world.is_active(&key));
 }
 
 #[tokio::test(start_paused = true)]

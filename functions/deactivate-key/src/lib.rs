@@ -15,6 +15,7 @@ use keywheel::decide::gate::{self, Gate};
 use keywheel::fleet::freeze::Freezes;
 use keywheel::key::{self, KeyFacts, LastUse};
 use keywheel::notice::NoticeKind;
+use keywheel::replica::Reached;
 use keywheel::rotation::{Caller, GateReport, Outcome, Phase, Reason, Why};
 use keywheel::{AccessKeyId, Context, Rotation, Step, StepError, UserName, aws, replica};
 use tracing::{error, info, warn};
@@ -97,10 +98,12 @@ impl Step for DeactivateKey {
             facts.last_use = known(iam::last_use(&client, &old.key).await)?;
             if !leaked {
                 facts.replicas = replicas::read(&config, &secret, replication).await;
+                doc.reached = Reached::seen(doc.reached, &facts.replicas, new.version.as_ref(), now);
             }
         }
-        let run = gate::Run { new: &new, old: &old, promoted_at, policy: &doc.policy, leaked };
-        let decision = gate::decide(&facts, &run);
+        let reached = doc.reached.and_then(Reached::by);
+        let run = gate::Run { new: &new, old: &old, promoted_at, reached, policy: &doc.policy, leaked };
+        let (decision, begun) = (gate::decide(&facts, &run), run.begun());
         match decision {
             Gate::Open => {
                 report(&mut doc, now, facts.last_use, None, Vec::new());
@@ -121,9 +124,8 @@ impl Step for DeactivateKey {
                 doc.stand_down(now, facts.current.as_ref());
             }
             Gate::Wait(until, shut) => {
-                let late = used_late(&doc, promoted_at, facts.last_use.as_ref());
-                let callers =
-                    if late { callers(&config, &doc, &old.key, promoted_at).await } else { Vec::new() };
+                let late = used_late(&doc, begun, facts.last_use.as_ref());
+                let callers = if late { callers(&config, &doc, &old.key, begun).await } else { Vec::new() };
                 info!(rotation.id = %doc.run, iam.user = %user, key.id = %old.key, "Key {} stays Active until {until}: {shut}", old.key);
                 report(&mut doc, now, facts.last_use, Some(shut), callers);
                 doc.phase = Phase::Overlap;
@@ -136,7 +138,7 @@ impl Step for DeactivateKey {
                 }
             }
             Gate::Held(shut) => {
-                let callers = callers(&config, &doc, &old.key, promoted_at).await;
+                let callers = callers(&config, &doc, &old.key, begun).await;
                 let behind = replica::behind(&facts.replicas, new.version.as_ref());
                 let why = if behind.as_ref() == Some(&shut) {
                     replica_behind(&user, &old.key, &shut)

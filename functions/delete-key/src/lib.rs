@@ -47,10 +47,11 @@ impl Step for DeleteKey {
         let ssm = aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run));
         let (mode, freezes, leaked) = facts::switch::mode_freezes_and_leaked(&ssm, &ctx.stage, &old).await?;
         let (current, replication) = secrets::current_and_replication(&store, &secret).await?;
+        // Before the keys are listed: a region that does not answer takes a quarter of a minute, IAM deletes Active keys
+        // as well, and whoever makes the old one so meanwhile must be seen.
+        let replicas = replicas::read(&config, &secret, replication).await;
         let keys = iam::keys(&client, &user).await?;
-        let mut named = Vec::new();
         let last_use = if key::find(&keys, &old).is_some_and(|key| !KeyFacts::is_active(key)) {
-            named = replicas::read(&config, &secret, replication).await;
             match iam::last_use(&client, &old).await {
                 Ok(last_use) => Some(last_use),
                 Err(StepError::Refused(_)) => None,
@@ -64,7 +65,7 @@ impl Step for DeleteKey {
         if let Freezes::Unknown(why) = &freezes {
             error!(rotation.id = %doc.run, iam.user = %user, "No key is deleted: {why}");
         }
-        let facts = delete::Facts { now, mode, frozen, current, keys, replicas: named, last_use, leaked };
+        let facts = delete::Facts { now, mode, frozen, current, keys, replicas, last_use, leaked };
         let run = delete::Run {
             version: new.version.as_ref(),
             new: &new.key,

@@ -247,20 +247,28 @@ pub async fn keys_held(
     arn: &SecretArn,
     user: &UserName,
 ) -> Result<Vec<AccessKeyId>, StepError> {
+    Ok(values_held(client, arn, user).await?.iter().filter_map(SecretValue::key).collect())
+}
+
+/// The values of those versions.
+pub async fn values_held(
+    client: &Client,
+    arn: &SecretArn,
+    user: &UserName,
+) -> Result<Vec<SecretValue>, StepError> {
     let secret = match describe(client, arn.as_str()).await {
         Ok(secret) => secret,
         Err(error) if error.is_refused(&["ResourceNotFoundException"]) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let odd = |error: &dyn std::fmt::Display| StepError::Conflict(format!("{arn}: {error}"));
-    let mut keys = Vec::new();
+    let mut values = Vec::new();
     for (id, _) in secret.versions.iter().filter(|(_, labels)| !labels.is_empty()) {
         let version: VersionId = id.parse().map_err(|error| odd(&error))?;
         let Some(value) = value(client, arn, Which::Version(&version)).await? else { continue };
-        let value = SecretValue::parse(value.text.as_deref(), user).map_err(|error| odd(&error))?;
-        keys.extend(value.key());
+        values.push(SecretValue::parse(value.text.as_deref(), user).map_err(|error| odd(&error))?);
     }
-    Ok(keys)
+    Ok(values)
 }
 
 /// Makes `run` findable from the version whose work it takes over. `ended` are the runs that are known to have ended;

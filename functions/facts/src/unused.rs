@@ -33,23 +33,24 @@ pub async fn look(
     let client = aws_sdk_iam::Client::new(config);
     let (mode, freezes, leaked) = switch::mode_freezes_and_leaked(&ssm, stage, asked.key).await?;
     let user = iam::user(&client, asked.user).await?;
-    let keys = iam::keys(&client, asked.user).await?;
-    let (mut last_use, mut held) = (Used::Unknown, None);
-    if let Some(user) = user.as_ref().filter(|_| key::find(&keys, asked.key).is_some()) {
-        last_use = known(iam::used(&client, asked.user, asked.key).await)?.unwrap_or(Used::Unknown);
+    let mut held = None;
+    if let Some(user) = &user {
         // On the heap, as all of this is nested in the step that asks.
         held = known(Box::pin(keys_held(config, user, asked)).await)?;
+    }
+    // After what takes long: IAM deletes Active keys as well, and whoever makes this one so meanwhile must be seen.
+    let keys = iam::keys(&client, asked.user).await?;
+    let mut last_use = Used::Unknown;
+    if key::find(&keys, asked.key).is_some() {
+        last_use = known(iam::used(&client, asked.user, asked.key).await)?.unwrap_or(Used::Unknown);
     }
     let now = clock.now();
     let misread = match &freezes {
         Freezes::Known(_) => None,
         Freezes::Unknown(why) => Some(why.clone()),
     };
-    let user = user.map(|user| Owner {
-        id: user.facts.id,
-        allows: user.unused,
-        spared: user.retire.into_iter().chain(user.keep).collect(),
-    });
+    let user =
+        user.map(|user| Owner { spared: spared(&user, asked.key), id: user.facts.id, allows: user.unused });
     let frozen = freezes.holding(now);
     Ok((Facts { now, mode, frozen, user, keys, used: last_use, held, leaked }, misread))
 }
@@ -72,9 +73,20 @@ async fn keys_held(config: &SdkConfig, user: &User, asked: Asked<'_>) -> Result<
     }
     let mut keys = Vec::new();
     for arn in &naming {
-        keys.extend(secrets::keys_held(&store(arn.region()), arn, asked.user).await?);
+        for value in secrets::values_held(&store(arn.region()), arn, asked.user).await? {
+            keys.extend(value.key());
+            // No rotation is about a key under a name of somebody's own, and consumers may be.
+            keys.extend(value.names(asked.key).then(|| asked.key.clone()));
+        }
     }
     Ok(keys)
+}
+
+/// The keys that the user's other tags name; the one that is asked for also where something stands beside it there.
+fn spared(user: &User, key: &AccessKeyId) -> Vec<AccessKeyId> {
+    let mut tags = [iam::TAG_RETIRE, iam::TAG_KEEP].into_iter().filter_map(|tag| user.tags.get(tag));
+    let own = tags.any(|tag| tag.to_ascii_uppercase().contains(key.as_str()));
+    user.retire.iter().chain(&user.keep).cloned().chain(own.then(|| key.clone())).collect()
 }
 
 fn known<T>(read: Result<T, StepError>) -> Result<Option<T>, StepError> {

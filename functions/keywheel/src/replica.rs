@@ -4,6 +4,9 @@
 //! Whoever reads a replica lives on what AWSCURRENT names *there*: an old key goes only when every replica names the
 //! version that was promoted. What a replica names is asked of the replica; the primary's word for it comes late.
 
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
 use crate::ids::VersionId;
 
 /// What is known of one replica.
@@ -37,6 +40,43 @@ pub enum Follows {
     Copying,
     /// Its replication has failed; why.
     NoMore(String),
+}
+
+/// When the readers of all replicas could read the new version, where the looks tell: one that has come late is a
+/// promotion of its own for those who read it there, and what they keep in memory is as old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reached {
+    /// The last look has found a replica behind.
+    NotYet,
+    /// The first look that found none behind any more.
+    By(Timestamp),
+}
+
+impl Reached {
+    /// What is known after a look that found these replicas; `before` is what was known before it.
+    pub fn seen(
+        before: Option<Self>,
+        replicas: &[Replica],
+        version: Option<&VersionId>,
+        now: Timestamp,
+    ) -> Option<Self> {
+        match before {
+            // Nobody reads it anywhere else.
+            _ if replicas.is_empty() => None,
+            _ if behind(replicas, version).is_some() => Some(Self::NotYet),
+            Some(Self::NotYet) => Some(Self::By(now)),
+            before => before,
+        }
+    }
+
+    /// The time, where it is known.
+    pub const fn by(self) -> Option<Timestamp> {
+        match self {
+            Self::NotYet => None,
+            Self::By(at) => Some(at),
+        }
+    }
 }
 
 /// How many replicas a sentence tells of; the rest are counted.
@@ -96,6 +136,25 @@ mod tests {
         }
         // A run that names no version is one that nothing is in step with.
         assert!(behind(&[own()], None).is_some());
+    }
+
+    #[test]
+    fn a_replica_that_comes_late_is_reached_by_the_first_look_that_finds_it_so() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let (new, old) = (version('1'), version('2'));
+        let look = |before, names: &VersionId, second| {
+            let one = replica("us-west-2", Names::Version(names.clone()));
+            Reached::seen(before, &[one], Some(&new), at(second))
+        };
+        assert_eq!(look(None, &new, 1), None, "it was never seen behind");
+        let late = look(None, &old, 1);
+        assert_eq!((late, late.and_then(Reached::by)), (Some(Reached::NotYet), None));
+        let there = look(late, &new, 5);
+        assert_eq!(there.and_then(Reached::by), Some(at(5)));
+        assert_eq!(look(there, &new, 9), there);
+        assert_eq!(look(there, &old, 9), Some(Reached::NotYet));
+        assert_eq!(Reached::seen(late, &[], Some(&new), at(9)), None, "it was taken away");
+        assert_eq!(serde_json::to_string(&there).unwrap(), r#"{"by":"1970-01-01T00:00:05Z"}"#);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::ids::{AccessKeyId, RunId, SecretArn, UserName, VersionId};
 use crate::key::{KeyFacts, LastUse};
 use crate::notice::{Notice, NoticeKind};
 use crate::policy::{Policy, PolicyOverride};
+use crate::replica::Reached;
 
 /// The version of the document that this release writes.
 pub const SCHEMA: u32 = 1;
@@ -311,6 +312,9 @@ pub struct Rotation {
     pub undoing: bool,
     /// When AWSCURRENT moved, or when this run took over not knowing when it had.
     pub promoted_at: Option<Timestamp>,
+    /// When those could read the new version who read the secret in other regions, where one came late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Reached>,
     /// When the old key was read back Inactive, or found so.
     pub disabled_at: Option<Timestamp>,
     /// What the gate saw.
@@ -353,6 +357,7 @@ impl Rotation {
             cleared: 0,
             undoing: false,
             promoted_at: None,
+            reached: None,
             disabled_at: None,
             gate: None,
             outcome: None,
@@ -458,6 +463,7 @@ impl Rotation {
     /// Begins the overlap: from now on AWSCURRENT names the new key.
     pub fn begin_overlap(&mut self, now: Timestamp) {
         self.promoted_at = Some(now);
+        self.reached = None;
         self.phase = Phase::Overlap;
         let leaked = self.request.reason == Reason::Leaked;
         let first_look = if leaked { now } else { gate::window(now, &self.policy).0 };

@@ -150,6 +150,11 @@ impl SecretValue {
         self.field(KEY).and_then(|id| id.parse().ok())
     }
 
+    /// Whether the key's id stands anywhere in the value, whatever its field is called.
+    pub fn names(&self, key: &AccessKeyId) -> bool {
+        self.text.contains(key.as_str())
+    }
+
     /// The pair, for a call that is to be signed with it.
     pub fn pair(&self) -> Option<(AccessKeyId, SecretAccessKey)> {
         Some((self.key()?, SecretAccessKey::new(std::mem::take(&mut *self.field(SECRET)?))))
@@ -271,6 +276,14 @@ mod tests {
         assert_eq!(SecretValue::of_anybody(Some(r#"{"UserName":"eve"}"#)).unwrap().key(), None);
         assert_eq!(SecretValue::of_anybody(Some("[]")).unwrap_err(), ValueError::NotAnObject);
         assert_eq!(SecretValue::of_anybody(None).unwrap_err(), ValueError::Binary);
+    }
+
+    #[test]
+    fn a_key_is_named_under_whatever_field() {
+        let key: AccessKeyId = "AKIAIOSFODNN7EXAMPLE".parse().unwrap();
+        let names = |text: &str| SecretValue::of_anybody(Some(text)).unwrap().names(&key);
+        assert!(names(&full()) && names(r#"{"aws":{"access_key":"AKIAIOSFODNN7EXAMPLE"}}"#));
+        assert!(!names(r#"{"aws":{"access_key":"AKIAI44QH8DHBEXAMPLE"}}"#));
     }
 
     #[test]

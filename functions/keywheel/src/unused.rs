@@ -158,6 +158,18 @@ impl Unused {
         if let Some((field, what)) = removed.unused.mistakes().first() {
             return Err(StepError::BadInput(format!("unused.{field}: {what}")));
         }
+        // The steps ask their own account alone, where another user may have the same name.
+        let own = begin.execution.split(':').nth(4).unwrap_or_default();
+        if removed.account != own {
+            let account = &removed.account;
+            return Err(StepError::BadInput(format!(
+                "account is {account}, and keys of {own} alone are removed"
+            )));
+        }
+        // Nobody would be asked whether a secret holds the key.
+        if removed.regions.is_empty() {
+            return Err(StepError::BadInput("regions names none".to_owned()));
+        }
         let standing = || RunId::standing_for(&begin.execution);
         Ok(Self {
             schema: SCHEMA,

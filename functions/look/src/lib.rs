@@ -95,7 +95,7 @@ impl Look {
         let ssm = aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run));
         let mode = facts::switch::mode(&ssm, &ctx.stage).await?;
 
-        let secret = describe(&store, &doc.request).await?;
+        let secret = describe(&store, &doc.request.secret).await?;
         doc.secret = Some(secret.arn.clone());
         let user = managed_user(&iam, &secret).await?;
         let name = user.facts.name.clone();
@@ -141,7 +141,12 @@ impl Look {
             retire: user.retire,
             keep: user.keep,
         };
-        Ok(entry::decide(&facts, name.as_str()))
+        let entry = entry::decide(&facts, name.as_str());
+        // What leaked, and what goes back, waits for no region; whoever goes on with the first of them neither.
+        let is_leaked =
+            matches!(&entry, Entry::At(start) if start.leaked) || doc.request.reason == Reason::Leaked;
+        let failed = replica_failed(&secret).filter(|_| !is_leaked && !doc.request.roll_back);
+        failed.map_or(Ok(entry), Err)
     }
 }
 
@@ -237,8 +242,7 @@ fn document(begin: &Begin) -> (Rotation, Option<Why>) {
     (Rotation::new(run, begin.execution.clone(), begin.started, request, policy), refusal)
 }
 
-async fn describe(store: &aws_sdk_secretsmanager::Client, request: &Request) -> Result<Secret, Stop> {
-    let asked = &request.secret;
+async fn describe(store: &aws_sdk_secretsmanager::Client, asked: &str) -> Result<Secret, Stop> {
     let secret = match secrets::describe(store, asked).await {
         Ok(secret) => secret,
         Err(error) if error.is_refused(&["ResourceNotFoundException"]) => {
@@ -264,20 +268,19 @@ async fn describe(store: &aws_sdk_secretsmanager::Client, request: &Request) -> 
             format!("Rotate the primary, {}; replicas follow it.", secret.arn.in_region(region)),
         ));
     }
-    // The old key would have to stay for those who read the secret there, however long. What leaked, and what goes
-    // back, does not wait for that.
-    let failed = secret.replication.iter().find_map(|there| match &there.follows {
-        Follows::NoMore(why) => Some((&there.region, why)),
-        _ => None,
-    });
-    if let Some((region, why)) = failed.filter(|_| request.reason != Reason::Leaked && !request.roll_back) {
-        return Err(blocked(
-            "ReplicaFailed",
-            format!("The replica of secret {} in {region} follows it no more: {why}.", secret.name),
-            "Mend the replication, or remove the replica from that region when nobody reads it there.",
-        ));
-    }
     Ok(secret)
+}
+
+/// Why nothing is begun that would make the old key stay, for those who read the secret there, however long.
+fn replica_failed(secret: &Secret) -> Option<Stop> {
+    secret.replication.iter().find_map(|there| match &there.follows {
+        Follows::NoMore(why) => Some(blocked(
+            "ReplicaFailed",
+            format!("The replica of secret {} in {} follows it no more: {why}.", secret.name, there.region),
+            "Mend the replication, or remove the replica from that region when nobody reads it there.",
+        )),
+        _ => None,
+    })
 }
 
 /// The user that the secret names, and that names the secret back. Either tag alone proves nothing:

@@ -1,12 +1,15 @@
 //! Keys that nobody uses: which of them the policy lets go, and a run of its own for each.
 //!
-//! The credential report names the users, and what a run would find is asked for before it is started: one call for
-//! each user whose tag does not let its keys go, some more for the others. Nothing of it can fail a campaign.
+//! The credential report names the users, and what a run would find is asked for before it is started: three calls for a
+//! user whose tag does not let its keys go, some ten for another. Nothing of it can fail a campaign, nor take the time that
+//! its rotations need: where there are too many, each campaign begins with another one of them.
 //!
 //! A run is named after the key and the day, so that one that is started twice runs once. None is started while another
 //! has the key in its grace: the key is then Inactive, or was made Active again and counts from that day.
 //!
 //! Runs are for keys of the installation's own account alone. What nobody uses in another one is said.
+
+use std::time::Duration;
 
 use aws_sdk_iam::Client;
 use aws_types::SdkConfig;
@@ -23,10 +26,17 @@ use keywheel::key::KeyFacts;
 use keywheel::rotation::Reason;
 use keywheel::unused::{REMOVE, Removed, TAG};
 use keywheel::{Context, StepError, UserName};
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
+
+/// How long users are asked for: the step has 15 minutes, and most of them are for what is due.
+const LOOKING: Duration = Duration::from_mins(2);
 
 /// What is found of one user.
 type Found = Vec<(KeyFacts, Result<Removed, Line>)>;
+
+/// Why nothing is: a code and a sentence.
+type Unfound = (&'static str, String);
 
 /// The keys for which a run is to be started; the first account is the installation's own. What there is to say goes into
 /// `lines`.
@@ -40,13 +50,18 @@ pub(crate) async fn find(
     let (mut removed, mut before) = (Vec::new(), 0);
     let Some((estate, others)) = estates.split_first() else { return removed };
     let allowed = usize::try_from(policy.limits.keys_per_run).unwrap_or(usize::MAX);
-    // What a person asks for by hand starts none.
-    let starts = doc.request.reason == Reason::Scheduled && !doc.request.dry_run;
-    for quiet in due::quiet(policy, estate, ctx.clock.now()) {
-        let found = match Box::pin(of_user(config, doc, &quiet, estate, ctx)).await {
+    // What a person asks for by hand starts none; nor does one in a freeze of its policy, whatever the parameter says.
+    let frozen = policy.limits.frozen(ctx.clock.now()).is_some();
+    let starts = doc.request.reason == Reason::Scheduled && !doc.request.dry_run && !frozen;
+    let mut all = due::quiet(policy, estate, ctx.clock.now());
+    // Else those at the end would never have their turn.
+    all.rotate_left(all.len() * usize::from(doc.campaign.spread(u8::MAX)) / usize::from(u8::MAX));
+    let end = Instant::now() + LOOKING;
+    for quiet in all {
+        let found = match in_time(end, config, doc, &quiet, (estate, ctx)).await {
             Ok(found) => found,
-            Err(why) => {
-                lines.push(quiet.line(None, "UnusedUnread", why));
+            Err((code, why)) => {
+                lines.push(quiet.line(None, code, why));
                 continue;
             }
         };
@@ -80,6 +95,24 @@ pub(crate) async fn find(
     removed
 }
 
+/// The same as [`of_user`], unless there is no time left.
+async fn in_time(
+    end: Instant,
+    config: &SdkConfig,
+    doc: &Campaign,
+    quiet: &Quiet,
+    (estate, ctx): (&Estate, &Context),
+) -> Result<Found, Unfound> {
+    // On the heap: as one future, all that it reads is deeper than the compiler follows.
+    if Instant::now() < end
+        && let Ok(found) = timeout_at(end, Box::pin(of_user(config, doc, quiet, estate, ctx))).await
+    {
+        return found;
+    }
+    let why = "Nobody uses an Active key of it. A campaign has no more time for such users; this one is for a later one.";
+    Err(("UnusedLimit", why.to_owned()))
+}
+
 /// What a run would find of each of a user's keys that nobody uses.
 async fn of_user(
     config: &SdkConfig,
@@ -87,13 +120,19 @@ async fn of_user(
     quiet: &Quiet,
     estate: &Estate,
     ctx: &Context,
-) -> Result<Found, String> {
-    let said = |error: StepError| format!("Whether its keys may go could not be read: {error}.");
+) -> Result<Found, Unfound> {
+    let said =
+        |error: StepError| ("UnusedUnread", format!("Whether its keys may go could not be read: {error}."));
     let client = Client::new(config);
-    let name: UserName = quiet.user.parse().map_err(|error| format!("{error}"))?;
+    let name: UserName = quiet.user.parse().map_err(|error| ("UnusedUnread", format!("{error}.")))?;
     let Some(user) = iam::user(&client, &name).await.map_err(said)? else { return Ok(Found::new()) };
+    let keys = iam::keys(&client, &name).await.map_err(said)?;
+    if !quiet.is_of(&keys) {
+        let why = "A key of it was made Active again, or deleted, since IAM made its report: the next campaign looks at its keys.";
+        return Err(("UnusedLeft", why.to_owned()));
+    }
     let mut found = Found::new();
-    for key in iam::keys(&client, &name).await.map_err(said)? {
+    for key in keys {
         let last_use = if key.is_active() {
             iam::used(&client, &name, &key.id).await.map_err(said)?
         } else {

@@ -12,7 +12,8 @@
 //! reason to stay shut like any other.
 //!
 //! Where the secret has replicas in other regions, each must name the new version first: their readers hold the old key
-//! until then, however quiet it is. Neither the owner's word nor time opens the gate against one that lags.
+//! until then, however quiet it is. Neither the owner's word nor time opens the gate against one that lags. Where one was
+//! seen to lag, its readers have as long to change over as all had after the promotion, from the look that found it there.
 
 use std::time::Duration;
 
@@ -58,10 +59,31 @@ pub struct Run<'a> {
     pub old: &'a OldKey,
     /// When the overlap began.
     pub promoted_at: Timestamp,
+    /// When a replica that had lagged was found to name the new version.
+    pub reached: Option<Timestamp>,
     /// The policy.
     pub policy: &'a Policy,
     /// Whether the old key is known to others: then nothing is waited for.
     pub leaked: bool,
+}
+
+impl Run<'_> {
+    /// When the last of all readers could read the new version, as far as is known.
+    pub fn begun(&self) -> Timestamp {
+        self.reached.map_or(self.promoted_at, |reached| reached.max(self.promoted_at))
+    }
+
+    /// When those readers should have changed over.
+    fn settled(&self) -> Timestamp {
+        after(self.begun(), self.policy.settling())
+    }
+
+    /// The earliest look that may open the gate and the last one.
+    fn window(&self) -> (Timestamp, Timestamp) {
+        let (earliest, last) = window(self.promoted_at, self.policy);
+        let earliest = earliest.max(after(self.settled(), self.policy.quiet_window.get()));
+        (earliest, last.max(earliest))
+    }
 }
 
 /// What the gate says.
@@ -109,7 +131,7 @@ pub fn decide(facts: &Facts, run: &Run<'_>) -> Gate {
     if !old.is_active() {
         return Gate::AlreadyInactive;
     }
-    let (_, last) = window(run.promoted_at, run.policy);
+    let (_, last) = run.window();
     // A leaked key waits for nobody, but the pair that replaces it must work.
     let told = run.policy.when_still_in_use == WhenStillInUse::Deactivate && facts.now >= last;
     let gate = match shut(facts, run) {
@@ -170,8 +192,8 @@ fn shut(facts: &Facts, run: &Run<'_>) -> Option<Shut> {
     if let Some(behind) = replica::behind(&facts.replicas, run.new.version.as_ref()) {
         return unless_leaked(behind);
     }
-    let settled = after(run.promoted_at, run.policy.settling());
-    let (earliest, _) = window(run.promoted_at, run.policy);
+    let settled = run.settled();
+    let (earliest, _) = run.window();
     let Some(last_use) = &facts.last_use else {
         return unless_told("its last use could not be read".into());
     };
@@ -193,7 +215,7 @@ fn shut(facts: &Facts, run: &Run<'_>) -> Option<Shut> {
 }
 
 fn wait_or_hold(facts: &Facts, run: &Run<'_>, why: String) -> Gate {
-    let (earliest, last) = window(run.promoted_at, run.policy);
+    let (earliest, last) = run.window();
     if facts.now >= last {
         return Gate::Held(why);
     }

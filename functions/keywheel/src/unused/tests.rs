@@ -53,6 +53,19 @@ fn what_no_policy_could_have_said_is_refused() {
 }
 
 #[test]
+fn a_key_of_another_account_and_one_that_no_secret_is_asked_for_are_refused() {
+    let refused = |field: &str, value: Value| {
+        let mut begin = begin(&json!({"disable_after": "30d"}));
+        begin.input[field] = value;
+        Unused::new(&begin).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let error = refused("account", json!("444455556666"));
+    assert!(error.contains("account is 444455556666, and keys of 111122223333 alone are removed"), "{error}");
+    assert!(refused("regions", json!([])).contains("regions names none"));
+    assert_eq!(refused("regions", json!(["us-east-1"])), "");
+}
+
+#[test]
 fn a_run_of_a_day_has_one_name_and_that_of_the_next_day_another() {
     let removed = doc(&json!({"disable_after": "30d"})).removed;
     let other = Removed { key: "AKIAOOOOOOOOOOOOOOOO".parse().unwrap(), ..removed.clone() };

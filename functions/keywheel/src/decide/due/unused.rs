@@ -28,6 +28,8 @@ pub struct Quiet {
     /// Its account.
     account: String,
     slots: Vec<Slot>,
+    /// How many of its keys were Inactive.
+    inactive: usize,
     now: Timestamp,
 }
 
@@ -52,6 +54,7 @@ impl Desk<'_> {
             owner,
             account: self.estate.account.clone(),
             slots: row.keys.iter().filter(|slot| slot.active).cloned().collect(),
+            inactive: row.keys.iter().filter(|slot| !slot.active).count(),
             now: self.now,
         };
         quiet.slots.iter().any(|slot| quiet.is_quiet(slot)).then_some(quiet)
@@ -67,6 +70,12 @@ impl Quiet {
             (None, _) | (_, Used::Unknown) => return false,
         };
         after(last, self.unused.disable_after.get()) <= self.now
+    }
+
+    /// Whether as many keys are Inactive as the report says, or more. Where fewer are, somebody has made one Active again
+    /// since, or deleted one: it would be taken for another row's, and no row says when it was switched.
+    pub fn is_of(&self, keys: &[KeyFacts]) -> bool {
+        keys.iter().filter(|key| !key.is_active()).count() >= self.inactive
     }
 
     /// Whether the report says of a key, whichever row is its own, that it has been quiet for long.

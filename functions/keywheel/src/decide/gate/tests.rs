@@ -24,6 +24,7 @@ struct World {
     new: NewKey,
     old: OldKey,
     policy: Policy,
+    reached: Option<i64>,
     leaked: bool,
 }
 
@@ -43,6 +44,7 @@ fn world(now: i64, last_used: Option<i64>) -> World {
         new: NewKey { key: NEW.parse().unwrap(), version: Some(version('1')) },
         old: OldKey { key: OLD.parse().unwrap(), was_current: true },
         policy: Policy::default(),
+        reached: None,
         leaked: false,
     }
 }
@@ -55,6 +57,7 @@ impl World {
                 new: &self.new,
                 old: &self.old,
                 promoted_at: at(P),
+                reached: self.reached.map(at),
                 policy: &self.policy,
                 leaked: self.leaked,
             },
@@ -281,6 +284,23 @@ fn no_freeze_holds_a_leaked_key_or_keeps_a_run_from_what_is_over() {
         gone.facts.keys.retain(|key| key.id.as_str() != OLD);
         assert_eq!(gone.decide(), Gate::Gone);
     }
+}
+
+#[test]
+fn whoever_reads_a_replica_that_came_late_has_as_long_to_change_over_as_all_had() {
+    let late = 30 * HOUR;
+    let world = |now, last_used, late: i64| World { reached: Some(P + late), ..world(now, Some(last_used)) };
+    assert_eq!(world(QUIET_AT + late, P, late).decide(), Gate::Open);
+    assert!(
+        matches!(world(QUIET_AT + late - 1, P, late).decide(), Gate::Wait(next, _) if next == at(QUIET_AT + late))
+    );
+    // Its use before that is no use by those who should have changed over; one after it is.
+    assert_eq!(world(QUIET_AT + late, SETTLED + late, late).decide(), Gate::Open);
+    assert!(matches!(world(QUIET_AT + late, SETTLED + late + 1, late).decide(), Gate::Wait(..)));
+    // It came as the longest overlap ended: there is one look more.
+    let late = 14 * 24 * HOUR;
+    assert!(matches!(world(P + late, P, late).decide(), Gate::Wait(next, _) if next == at(QUIET_AT + late)));
+    assert!(matches!(world(QUIET_AT + late, SETTLED + late + 1, late).decide(), Gate::Held(_)));
 }
 
 #[test]

@@ -124,6 +124,21 @@ fn a_key_that_is_inactive_or_undated_is_not_nominated() {
 }
 
 #[test]
+fn a_report_that_knows_of_more_inactive_keys_than_there_are_is_of_another_day() {
+    let off = || Slot { active: false, ..slot(200 * DAY, Used::Never) };
+    let inactive = || KeyFacts { status: KeyStatus::Inactive, ..key(300 * DAY) };
+    let is_of = |slots: Vec<Slot>, keys: &[KeyFacts]| quiet(&policy(), &estate(slots), now())[0].is_of(keys);
+    let old = || slot(250 * DAY, Used::Never);
+    assert!(is_of(vec![old()], &[key(0)]));
+    assert!(is_of(vec![old(), off()], &[key(0), inactive()]));
+    // Made Active again, or deleted.
+    assert!(!is_of(vec![old(), off()], &[key(0), key(0)]));
+    assert!(!is_of(vec![old(), off()], &[key(0)]));
+    // One that was made Inactive since is no row's any more.
+    assert!(is_of(vec![old(), old()], &[key(0), inactive()]));
+}
+
+#[test]
 fn a_line_names_the_key_its_age_and_its_owner() {
     let found = quiet(&policy(), &estate(vec![slot(300 * DAY, Used::Never)]), now());
     let line = found[0].line(Some(&key(300 * DAY + 7)), "UnusedDue", "x".into());
