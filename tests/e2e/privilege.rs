@@ -7,8 +7,8 @@
 //! that a flow ends otherwise: the cloud's log must show that this very call was refused.
 //!
 //! What the local cloud does not enforce (logs, traces, KMS, the account's regions, the roles of Step Functions and
-//! `EventBridge`) is
-//! pinned by the contract tests.
+//! `EventBridge`) is pinned by the contract tests. So are the roles of other accounts, each of which many functions share:
+//! that a function may enter one is taken away here, and what is called there is counted in process, call by call.
 
 #[path = "privilege/fleet.rs"]
 mod fleet;
@@ -23,7 +23,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keywheel::campaign::POLICY;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -51,6 +50,13 @@ const MISSED_LATER: [(&str, &str); 2] = [
     ("scan", "states:DescribeExecution"),
 ];
 
+/// Held by the contract test in process alone, which demands the call: no flow of a few seconds comes to it.
+const IN_PROCESS: [(&str, &str); 1] = [
+    // Who made a key is asked half an hour after its making and later, and the local cloud's trail has no such record:
+    // a key can be made older there, its record cannot.
+    ("scan", "cloudtrail:LookupEvents"),
+];
+
 /// Runs every flow with all rights in place.
 async fn all_flows(cloud: &Arc<Cloud>, roles: &Roles, flows: Flows) -> Vec<Seen> {
     let mut running = JoinSet::new();
@@ -71,6 +77,9 @@ fn key(grant: &Grant) -> (String, String) {
 fn trials(roles: &Roles, baseline: &Baseline) -> Vec<Trial> {
     let mut trials = Vec::new();
     for grant in roles.values().flat_map(Role::grants) {
+        if IN_PROCESS.contains(&(grant.function.as_str(), grant.action.as_str())) {
+            continue;
+        }
         let mut users: Vec<(Duration, usize)> = baseline
             .iter()
             .enumerate()
@@ -200,10 +209,11 @@ async fn every_right_of_an_incidents_roles_is_missed_when_it_is_gone() {
 #[tokio::test]
 async fn every_right_of_the_fleets_roles_is_missed_when_it_is_gone() {
     let Some(cloud) = Cloud::alone().await else { return };
-    let functions: BTreeSet<String> =
-        functions_of("fleet").difference(&functions_of("rotation")).cloned().collect();
-    assert_eq!(functions, ["review", "scan"].map(str::to_owned).into());
-    cloud.put_object(POLICY, &fleet::policy()).await;
+    let mut functions = functions_of("fleet");
+    functions.extend(functions_of("unused"));
+    let functions: BTreeSet<String> = functions.difference(&functions_of("rotation")).cloned().collect();
+    assert_eq!(functions, ["delete-unused", "disable-unused", "review", "scan"].map(str::to_owned).into());
+    fleet::prepare(&cloud).await;
     every_right(&cloud, functions, &FLEET).await;
     fleet::tidy(&cloud).await;
 }

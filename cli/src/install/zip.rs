@@ -1,59 +1,17 @@
 //! The beginning of a function's program, out of its zip.
 
-use std::io::Read as _;
+use std::io::{Cursor, Read as _};
 
-use flate2::read::DeflateDecoder;
 use keywheel::package::{BOOTSTRAP, HEADER};
-
-const END: &[u8] = b"PK\x05\x06";
-const ENTRY: &[u8] = b"PK\x01\x02";
-const LOCAL: &[u8] = b"PK\x03\x04";
+use zip::ZipArchive;
 
 /// The first bytes of the program that Lambda would start; fewer where it is shorter. `None` where there is none.
-pub(super) fn program(zip: &[u8]) -> Option<Vec<u8>> {
-    // The end of the directory stands behind all, but for a comment.
-    let end = (0..=zip.len().checked_sub(22)?).rev().find(|at| zip[*at..].starts_with(END))?;
-    let (count, mut at) = (half(zip, end + 10)?, word(zip, end + 16)?);
-    for _ in 0..count {
-        let entry = zip.get(at..)?;
-        if !entry.starts_with(ENTRY) {
-            return None;
-        }
-        let (name, extra, comment) = (half(entry, 28)?, half(entry, 30)?, half(entry, 32)?);
-        if entry.get(46..46 + name)? == BOOTSTRAP.as_bytes() {
-            return contents(zip, half(entry, 10)?, word(entry, 20)?, word(entry, 42)?);
-        }
-        at = at.checked_add(46 + name + extra + comment)?;
-    }
-    None
-}
-
-/// The beginning of a member: its method, packed size and place.
-fn contents(zip: &[u8], method: usize, packed: usize, at: usize) -> Option<Vec<u8>> {
-    let member = zip.get(at..)?;
-    if !member.starts_with(LOCAL) {
-        return None;
-    }
-    let start = 30 + half(member, 26)? + half(member, 28)?;
-    let packed = member.get(start..start.checked_add(packed)?)?;
+pub(super) fn program(packed: &[u8]) -> Option<Vec<u8>> {
+    let mut archive = ZipArchive::new(Cursor::new(packed)).ok()?;
+    let member = archive.by_name(BOOTSTRAP).ok()?;
     let mut header = Vec::with_capacity(HEADER);
-    let limit = u64::try_from(HEADER).ok()?;
-    match method {
-        0 => packed.take(limit).read_to_end(&mut header).ok()?,
-        8 => DeflateDecoder::new(packed).take(limit).read_to_end(&mut header).ok()?,
-        _ => return None,
-    };
+    member.take(u64::try_from(HEADER).ok()?).read_to_end(&mut header).ok()?;
     Some(header)
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<usize> {
-    let bytes = bytes.get(at..at.checked_add(2)?)?;
-    Some(usize::from(u16::from_le_bytes([bytes[0], bytes[1]])))
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<usize> {
-    let bytes = bytes.get(at..at.checked_add(4)?)?;
-    usize::try_from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).ok()
 }
 
 #[cfg(test)]
@@ -61,31 +19,19 @@ pub(super) mod tests {
     use super::*;
     use std::io::Write as _;
 
+    use zip::write::SimpleFileOptions;
+    use zip::{CompressionMethod, ZipWriter};
+
+    /// The end of a zip without a comment.
+    const END: usize = 22;
+
     /// A zip of one member, packed or not, as any tool writes it.
     pub(crate) fn zip(name: &str, contents: &[u8], deflated: bool) -> Vec<u8> {
-        let packed = if deflated {
-            let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
-            encoder.write_all(contents).unwrap();
-            encoder.finish().unwrap()
-        } else {
-            contents.to_vec()
-        };
-        let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
-        let length = u16::try_from(name.len()).unwrap().to_le_bytes();
-        let method = if deflated { 8 } else { 0 };
-        let common = [
-            &[20, 0, 0, 0, method, 0, 0, 0, 33, 0, 0, 0, 0, 0][..],
-            &size(&packed),
-            &size(contents),
-            &length,
-            &[0, 0],
-        ]
-        .concat();
-        let member = [LOCAL, &common, name.as_bytes(), &packed].concat();
-        let rest = [0; 14];
-        let entry = [ENTRY, &[20, 3], &common, &rest, name.as_bytes()].concat();
-        let end = [END, &[0, 0, 0, 0, 1, 0, 1, 0], &size(&entry), &size(&member), &[0, 0]].concat();
-        [member, entry, end].concat()
+        let method = if deflated { CompressionMethod::Deflated } else { CompressionMethod::Stored };
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        zip.start_file(name, SimpleFileOptions::default().compression_method(method)).unwrap();
+        zip.write_all(contents).unwrap();
+        zip.finish().unwrap().into_inner()
     }
 
     #[test]
@@ -96,7 +42,10 @@ pub(super) mod tests {
             assert_eq!(found, program[..HEADER]);
         }
         // A comment at the end does no harm.
-        let commented = [zip("bootstrap", &program, true), b"made by hand".to_vec()].concat();
+        let (mut commented, comment) = (zip("bootstrap", &program, true), b"made by hand");
+        commented.truncate(commented.len() - 2);
+        commented.extend(u16::try_from(comment.len()).unwrap().to_le_bytes());
+        commented.extend(comment);
         assert_eq!(super::program(&commented).unwrap(), program[..HEADER]);
         assert_eq!(super::program(&zip("bootstrap", b"short", false)).unwrap(), b"short");
     }
@@ -107,11 +56,17 @@ pub(super) mod tests {
         assert_eq!(super::program(&zip("handler.py", b"def handler(): pass", true)), None);
         assert_eq!(super::program(b""), None);
         assert_eq!(super::program(b"not a zip, whatever it is called"), None);
-        assert_eq!(super::program(&whole[..whole.len() - 23]), None);
-        // An offset that leads out of it.
-        let mut astray = whole.clone();
-        let end = whole.len() - 22;
-        astray[end + 16..end + 20].copy_from_slice(&[0xff; 4]);
-        assert_eq!(super::program(&astray), None);
+        assert_eq!(super::program(&whole[..whole.len() - END - 1]), None);
+        // A directory that says nothing.
+        let mut blank = whole.clone();
+        let end = whole.len() - END;
+        let place = &whole[end + 16..end + 20];
+        let directory = usize::try_from(u32::from_le_bytes(place.try_into().unwrap())).unwrap();
+        blank[directory..end].fill(0);
+        assert_eq!(super::program(&blank), None);
+        // Contents that are not there any more.
+        let mut bare = whole;
+        bare[..directory].fill(0);
+        assert_eq!(super::program(&bare), None);
     }
 }

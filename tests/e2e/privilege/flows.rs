@@ -38,7 +38,7 @@ type Start = fn(Arc<Cloud>) -> Pin<Box<dyn Future<Output = Started> + Send>>;
 pub(super) type Flow = (&'static str, Start);
 
 /// The flows of a rotation. Which of them use which right is seen by running them.
-pub(super) const ROTATION: [Flow; 11] = [
+pub(super) const ROTATION: [Flow; 13] = [
     ("a whole rotation, with a machine waiting", |cloud| Box::pin(whole(cloud))),
     ("a first adoption", |cloud| Box::pin(adoption(cloud))),
     ("a run that is blocked, with a machine waiting", |cloud| Box::pin(blocked(cloud))),
@@ -50,6 +50,8 @@ pub(super) const ROTATION: [Flow; 11] = [
     ("a promotion that is turned back", |cloud| Box::pin(turned_back(cloud))),
     ("an old key that stays in use", |cloud| Box::pin(held(cloud))),
     ("a leaked key whose evidence time is over", |cloud| Box::pin(evidence(cloud))),
+    ("a whole rotation in another account", |cloud| Box::pin(elsewhere(cloud))),
+    ("a validation that fails in another account", |cloud| Box::pin(failed_elsewhere(cloud))),
 ];
 
 impl Started {
@@ -99,8 +101,22 @@ async fn blocked(cloud: Arc<Cloud>) -> Started {
     Started::nobodys(run)
 }
 
+async fn elsewhere(cloud: Arc<Cloud>) -> Started {
+    let (scene, _) = Scene::managed(&cloud.member(), "right-there").await;
+    let run = scene.start().await;
+    Started::of(scene, run)
+}
+
 async fn failed(cloud: Arc<Cloud>) -> Started {
-    let (scene, _) = Scene::managed(&cloud, "right-failed").await;
+    failing(&cloud).await
+}
+
+async fn failed_elsewhere(cloud: Arc<Cloud>) -> Started {
+    failing(&cloud.member()).await
+}
+
+async fn failing(cloud: &Arc<Cloud>) -> Started {
+    let (scene, _) = Scene::managed(cloud, "right-failed").await;
     let id = new_id();
     cloud.fault(refusal(&id, ("sts", "GetCallerIdentity"), 403, "AccessDenied")).await;
     let run = scene.start_with(&id, json!({})).await;
@@ -209,6 +225,8 @@ pub(super) struct End {
     plan: BTreeSet<String>,
     warned: bool,
     unread: u64,
+    /// How many removals of unused keys it has started.
+    removals: u64,
     /// Whether users were listed one by one, as no report was to be had.
     listed: bool,
 }
@@ -342,6 +360,7 @@ async fn end(started: &Started) -> End {
         plan: plan(started, &doc).await,
         warned: number("/counts/warned") > 0,
         unread: number("/counts/unread"),
+        removals: number("/counts/unused"),
         listed: false,
     }
 }

@@ -20,11 +20,12 @@ use crate::scene::Scene;
 const TOLD: &str = "WaitForSessions";
 
 /// All of them.
-pub(super) const INCIDENTS: [Flow; 15] = [
+pub(super) const INCIDENTS: [Flow; 17] = [
     ("a leaked key of a managed user", |cloud| Box::pin(managed(cloud))),
     ("a leaked key that superseded another", |cloud| Box::pin(superseding(cloud))),
     ("a leaked key of nobody's", |cloud| Box::pin(nobodys(cloud))),
     ("a leaked key of another account", |cloud| Box::pin(members(cloud))),
+    ("a leaked key of another account's managed user", |cloud| Box::pin(managed_there(cloud))),
     ("a report over the bus", |cloud| Box::pin(reported(cloud))),
     ("a key that cannot be made Inactive", |cloud| Box::pin(stubborn(cloud))),
     ("one of another account that cannot be", |cloud| Box::pin(stubborn_member(cloud))),
@@ -35,6 +36,7 @@ pub(super) const INCIDENTS: [Flow; 15] = [
     ("a managed deny whose time has come", |cloud| Box::pin(lifted_managed(cloud))),
     ("a user's leaked key that is denied already", |cloud| Box::pin(denied(cloud))),
     ("a managed user's key that somebody has made", |cloud| Box::pin(odd(cloud))),
+    ("the same in another account", |cloud| Box::pin(odd_there(cloud))),
     ("more keys than one principal makes", |cloud| Box::pin(burst(cloud))),
 ];
 
@@ -60,8 +62,18 @@ async fn stranger(cloud: &Arc<Cloud>, what: &str) -> (Scene, Pair) {
 }
 
 async fn managed(cloud: Arc<Cloud>) -> Started {
-    let (scene, pair) = Scene::managed(&cloud, "right-leak").await;
-    let run = begin(&cloud, &pair.id, &scene.user, |_| {}).await;
+    let of_user = Scene::managed(&cloud, "right-leak").await;
+    leaked(&cloud, of_user).await
+}
+
+/// Whether the user is managed, and so has its key replaced, is for its own account to tell.
+async fn managed_there(cloud: Arc<Cloud>) -> Started {
+    let of_user = Scene::managed(&cloud.member(), "right-leak").await;
+    leaked(&cloud, of_user).await
+}
+
+async fn leaked(cloud: &Arc<Cloud>, (scene, pair): (Scene, Pair)) -> Started {
+    let run = begin(cloud, &pair.id, &scene.user, |_| {}).await;
     Started::of(scene, run).until(TOLD)
 }
 
@@ -250,13 +262,13 @@ async fn denied(cloud: Arc<Cloud>) -> Started {
 }
 
 /// Starts an emergency with CloudTrail's record of a key that was made so long ago that its history is complete.
-async fn begin_watch(cloud: &Arc<Cloud>, pair: &Pair, user: &str) -> Run {
-    let alarm = Alarm::prepared(cloud);
+async fn begin_watch(cloud: &Arc<Cloud>, pair: &Pair, scene: &Scene) -> Run {
+    let (alarm, user, account) = (Alarm::prepared(cloud), &scene.user, scene.secret.split(':').nth(4));
     let made = json!({
         "source": "aws.iam", "detail-type": "AWS API Call via CloudTrail",
         "detail": {
             "eventSource": "iam.amazonaws.com", "eventName": "CreateAccessKey",
-            "eventTime": Timestamp::now() - SignedDuration::from_mins(20),
+            "eventTime": Timestamp::now() - SignedDuration::from_mins(20), "recipientAccountId": account,
             "userIdentity": { "type": "IAMUser", "arn": "arn:aws:iam::111122223333:user/admin" },
             "requestParameters": { "userName": user },
             "responseElements": { "accessKey": { "userName": user, "accessKeyId": pair.id } },
@@ -269,13 +281,22 @@ async fn begin_watch(cloud: &Arc<Cloud>, pair: &Pair, user: &str) -> Run {
 
 async fn odd(cloud: Arc<Cloud>) -> Started {
     let (scene, _) = Scene::managed(&cloud, "right-odd").await;
+    made(&cloud, scene).await
+}
+
+async fn odd_there(cloud: Arc<Cloud>) -> Started {
+    let (scene, _) = Scene::managed(&cloud.member(), "right-odd").await;
+    made(&cloud, scene).await
+}
+
+async fn made(cloud: &Arc<Cloud>, scene: Scene) -> Started {
     let pair = scene.make_key().await;
-    let run = begin_watch(&cloud, &pair, &scene.user).await;
+    let run = begin_watch(cloud, &pair, &scene).await;
     Started::of(scene, run)
 }
 
 async fn burst(cloud: Arc<Cloud>) -> Started {
     let (scene, pair) = stranger(&cloud, "right-burst").await;
-    let run = begin_watch(&cloud, &pair, &scene.user).await;
+    let run = begin_watch(&cloud, &pair, &scene).await;
     Started::of(scene, run)
 }
