@@ -21,6 +21,7 @@ const LATEST: u64 = 5_000;
 /// Rotates until it is done: a step of the run before may still be at work for a moment.
 async fn to_its_end(scene: Scene) {
     for _ in 0..2 {
+        assert!(scene.current().await.works(&scene.cloud).await);
         let end = scene.rotate().await;
         if end.outcome() == "Completed" {
             break;
@@ -45,6 +46,8 @@ async fn rotations_stopped_at_five_random_moments_are_taken_over_by_the_next_cam
         let scene = Scene::named(&cloud, &format!("{ours}-{number}")).await;
         let pair = scene.make_key().await;
         scene.put(&scene.value(&pair)).await;
+        // A key of which IAM knows no use counts as in use.
+        assert!(pair.works(&cloud).await);
         let moment = Duration::from_millis(rng.u64(..LATEST));
         runs.push((moment, scene.start().await, scene));
     }

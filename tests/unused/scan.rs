@@ -69,8 +69,8 @@ async fn a_key_under_a_field_of_somebodys_own_is_held_as_well() {
 #[tokio::test(start_paused = true)]
 async fn a_key_that_its_owner_wants_kept_is_kept_whatever_stands_beside_it() {
     let (world, key) = world(200);
-    let word = format!("{} until May", key.to_ascii_lowercase());
-    world.fake.state().users.get_mut(OLD).unwrap().tags.insert("keywheel:keep".into(), word);
+    let said = format!("{} until May", key.to_ascii_lowercase());
+    world.fake.state().users.get_mut(OLD).unwrap().tags.insert("keywheel:keep".into(), said);
     assert_eq!(scheduled(&world).await.removals.len(), 0);
     world.removal(&world.removed(OLD, &key)).await.expect(Outcome::Left, "Spared");
     assert!(world.is_active(&key));

@@ -55,7 +55,8 @@ pub(crate) async fn find(
     let starts = doc.request.reason == Reason::Scheduled && !doc.request.dry_run && !frozen;
     let mut all = due::quiet(policy, estate, ctx.clock.now());
     // Else those at the end would never have their turn.
-    all.rotate_left(all.len() * usize::from(doc.campaign.spread(u8::MAX)) / usize::from(u8::MAX));
+    let first = all.len() * usize::from(doc.campaign.spread(u8::MAX)) / usize::from(u8::MAX);
+    all.rotate_left(first);
     let end = Instant::now() + LOOKING;
     for quiet in all {
         let found = match in_time(end, config, doc, &quiet, (estate, ctx)).await {

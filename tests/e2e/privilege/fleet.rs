@@ -282,7 +282,7 @@ async fn deleted(cloud: Arc<Cloud>) -> Started {
     let (scene, key) = idle(&cloud, "right-delete").await;
     scene.set_key(&key, StatusType::Inactive).await;
     let id = new_id();
-    let days_ago = |days| Timestamp::now() - SignedDuration::from_hours(24 * days);
+    let days_ago = |days: i64| Timestamp::now() - SignedDuration::from_hours(24 * days);
     let begin = Begin {
         input: removed(&scene, &key).await,
         name: id.clone(),
