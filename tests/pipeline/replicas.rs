@@ -163,8 +163,9 @@ async fn a_key_that_a_person_made_inactive_is_not_deleted_while_a_replica_names_
         .run_watched(RunId::random(), request(), &mut |state, _| {
             if state == "DeactivateKey" {
                 let mut state = world.fake.state();
-                let now = state.now();
-                state.key_mut(&old).changes.push((now, false));
+                // Some time ago, as a key dies late.
+                let then = state.ago(Duration::from_mins(1));
+                state.key_mut(&old).changes.push((then, false));
                 state.watch.by_people.insert(old.clone());
                 // Whoever reads it there is refused from now on, by that person.
                 state.watch.excuse();

@@ -6,7 +6,6 @@ use facts::{iam, replicas, secrets};
 use keywheel::clock::wait_time;
 use keywheel::decide::delete::{self, Delete};
 use keywheel::fleet::freeze::Freezes;
-use keywheel::key::{self, KeyFacts};
 use keywheel::notice::NoticeKind;
 use keywheel::rotation::{Outcome, Why};
 use keywheel::switch::Mode;
@@ -47,19 +46,15 @@ impl Step for DeleteKey {
         let ssm = aws_sdk_ssm::Client::new(&aws::for_run(&self.config, doc.run));
         let (mode, freezes, leaked) = facts::switch::mode_freezes_and_leaked(&ssm, &ctx.stage, &old).await?;
         let (current, replication) = secrets::current_and_replication(&store, &secret).await?;
-        // Before the keys are listed: a region that does not answer takes a quarter of a minute, IAM deletes Active keys
-        // as well, and whoever makes the old one so meanwhile must be seen.
         let replicas = replicas::read(&config, &secret, replication).await;
-        let keys = iam::keys(&client, &user).await?;
-        let last_use = if key::find(&keys, &old).is_some_and(|key| !KeyFacts::is_active(key)) {
-            match iam::last_use(&client, &old).await {
-                Ok(last_use) => Some(last_use),
-                Err(StepError::Refused(_)) => None,
-                Err(error) => return Err(error),
-            }
-        } else {
-            None
+        let last_use = match iam::last_use(&client, &old).await {
+            Ok(last_use) => Some(last_use),
+            Err(StepError::Refused(_)) => None,
+            Err(error) => return Err(error),
         };
+        // Last of all: any read may take a quarter of a minute, IAM deletes Active keys as well, and whoever makes the
+        // old one so meanwhile must be seen.
+        let keys = iam::keys(&client, &user).await?;
         let now = ctx.clock.now();
         let frozen = freezes.holding(now);
         if let Freezes::Unknown(why) = &freezes {

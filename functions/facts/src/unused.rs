@@ -5,7 +5,7 @@ use keywheel::clock::Clock;
 use keywheel::decide::unused::{Facts, Owner};
 use keywheel::fleet::estate::Used;
 use keywheel::fleet::freeze::Freezes;
-use keywheel::{AccessKeyId, SecretArn, StepError, UserName, aws, key};
+use keywheel::{AccessKeyId, SecretArn, StepError, UserName, aws};
 
 use crate::iam::{self, User};
 use crate::{secrets, switch};
@@ -38,12 +38,10 @@ pub async fn look(
         // On the heap, as all of this is nested in the step that asks.
         held = known(Box::pin(keys_held(config, user, asked)).await)?;
     }
-    // After what takes long: IAM deletes Active keys as well, and whoever makes this one so meanwhile must be seen.
+    let last_use = known(iam::used(&client, asked.user, asked.key).await)?.unwrap_or(Used::Unknown);
+    // Last of all: any read may take a quarter of a minute, IAM deletes Active keys as well, and whoever makes this one
+    // so meanwhile must be seen.
     let keys = iam::keys(&client, asked.user).await?;
-    let mut last_use = Used::Unknown;
-    if key::find(&keys, asked.key).is_some() {
-        last_use = known(iam::used(&client, asked.user, asked.key).await)?.unwrap_or(Used::Unknown);
-    }
     let now = clock.now();
     let misread = match &freezes {
         Freezes::Known(_) => None,
