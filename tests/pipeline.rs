@@ -75,8 +75,8 @@ const CALLS: [&str; 38] = [
     // DeleteKey
     "ssm:GetParameters (switch)",
     "secretsmanager:DescribeSecret",
-    "iam:ListAccessKeys",
     "iam:GetAccessKeyLastUsed (gate)",
+    "iam:ListAccessKeys",
     "iam:DeleteAccessKey",
     // NotifyOutcome: Deleted, Ended
     "events:PutEvents (notice)",

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use clap::error::ErrorKind;
 use clap::Parser;
+use clap::error::ErrorKind;
 
 use super::Cli;
 
