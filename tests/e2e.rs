@@ -23,6 +23,8 @@ mod scene;
 #[path = "e2e/watch.rs"]
 mod watch;
 
+#[path = "e2e/accounts.rs"]
+mod accounts;
 #[path = "e2e/adoption.rs"]
 mod adoption;
 #[path = "e2e/blocked.rs"]

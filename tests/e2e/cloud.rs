@@ -192,7 +192,11 @@ impl Cloud {
 
     /// The cloud as the root of an account sees it that lets the installation in; the machines stay the hub's.
     pub(crate) fn member(self: &Arc<Self>) -> Arc<Self> {
-        let account = var("KEYWHEEL_MEMBER_ACCOUNT").unwrap();
+        self.of_account(&var("KEYWHEEL_MEMBER_ACCOUNT").unwrap())
+    }
+
+    /// The same of any account.
+    pub(crate) fn of_account(self: &Arc<Self>, account: &str) -> Arc<Self> {
         // The emulator takes an account's number for its root's key.
         let root = Credentials::new(account, self.root.secret_access_key(), None, None, "Test");
         let mut config = self.config.clone().into_builder();

@@ -70,9 +70,10 @@ fn warnings(campaign: &Ended) -> Vec<(&str, &str)> {
     soon.map(|notice| (notice["id"].as_str().unwrap(), notice["text"].as_str().unwrap())).collect()
 }
 
-/// Stops the rotations of a campaign's first two batches.
-async fn stop_rotations(cloud: &Arc<Cloud>, campaign: &Ended) {
-    for number in 1..=2 {
+/// Stops the rotations that a campaign has begun: they wait for the end of their overlap.
+pub(crate) async fn stop_rotations(cloud: &Arc<Cloud>, campaign: &Ended) {
+    let begun = campaign.doc["waves"].as_array().unwrap().iter().filter_map(|wave| wave["begun"].as_u64());
+    for number in 1..=begun.sum() {
         let batch = cloud.object(&place(campaign, &format!("batch-{number:04}.json"))).await;
         let items: Vec<Item> = serde_json::from_str(&batch).unwrap();
         for item in items {
@@ -84,7 +85,7 @@ async fn stop_rotations(cloud: &Arc<Cloud>, campaign: &Ended) {
     }
 }
 
-async fn truths(scenes: &[Scene]) -> Vec<Truth> {
+pub(crate) async fn truths(scenes: &[Scene]) -> Vec<Truth> {
     let mut truths = Vec::new();
     for scene in scenes {
         truths.push(scene.truth().await);
@@ -93,7 +94,7 @@ async fn truths(scenes: &[Scene]) -> Vec<Truth> {
 }
 
 /// Whose secret names another key than before.
-async fn moved(scenes: &[Scene], before: &[Truth]) -> BTreeSet<String> {
+pub(crate) async fn moved(scenes: &[Scene], before: &[Truth]) -> BTreeSet<String> {
     let mut moved = BTreeSet::new();
     for (scene, before) in scenes.iter().zip(before) {
         if scene.labels().await.get("AWSCURRENT") != before.labels.get("AWSCURRENT") {
