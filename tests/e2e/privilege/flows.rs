@@ -368,11 +368,11 @@ async fn end(started: &Started) -> End {
 /// What a campaign's plan says of the flow's user.
 async fn plan(started: &Started, doc: &Value) -> BTreeSet<String> {
     let text = |at: &str| doc.pointer(at).and_then(Value::as_str);
-    let (Some(scene), Some(bucket), Some(campaign)) = (&started.scene, text("/bucket"), text("/campaign"))
-    else {
+    let place = (text("/bucket"), text("/campaign"), text("/attempt"));
+    let (Some(scene), (Some(bucket), Some(campaign), Some(attempt))) = (&started.scene, place) else {
         return BTreeSet::new();
     };
-    let plan = scene.cloud.object(&format!("s3://{bucket}/campaigns/{campaign}/plan.jsonl")).await;
+    let plan = scene.cloud.object(&format!("s3://{bucket}/campaigns/{campaign}/{attempt}/plan.jsonl")).await;
     let lines = plan.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let own = lines.filter(|line| line["user"] == *scene.user);
     own.map(|line| format!("{} {}", line["action"], line["code"])).collect()
