@@ -305,12 +305,14 @@ def set_ages(days_by_key: dict) -> str | None:
 
     Nobody can wait for a key to become due.
     """
-    unknown = [key_id for key_id in days_by_key if key_id not in iam._access_keys]
+    # Of whatever account: no two of them have a key of one id.
+    keys = {key_id: key for (_, key_id), key in iam._access_keys._data.items()}
+    unknown = [key_id for key_id in days_by_key if key_id not in keys]
     if unknown:
         return f"there is no key {unknown[0]}"
     for key_id, days in days_by_key.items():
         created = datetime.now(timezone.utc) - timedelta(days=days)
-        iam._access_keys[key_id]["CreateDate"] = created.strftime("%Y-%m-%dT%H:%M:%SZ")
+        keys[key_id]["CreateDate"] = created.strftime("%Y-%m-%dT%H:%M:%SZ")
     return None
 
 

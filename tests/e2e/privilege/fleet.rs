@@ -134,12 +134,13 @@ fn long_ago() -> Timestamp {
     Timestamp::now() - SignedDuration::from_hours(2)
 }
 
-/// Which of two keys is current is what decides about this user.
+/// That its secret holds nothing is what decides about this user: where it may not be read, the only key is taken for
+/// the one that it holds.
 async fn whole(cloud: Arc<Cloud>) -> Started {
-    let scene = aged(&cloud, "right-due", 100).await;
-    let other = scene.make_key().await;
-    age(&cloud, &other.id, 200).await;
-    scene.tag("keywheel:retire", &other.id).await;
+    aged(&cloud, "right-due", 100).await;
+    let scene = Scene::bare(&cloud, "right-nothing").await;
+    let key = scene.make_key().await;
+    age(&cloud, &key.id, 100).await;
     let run = scan(&cloud, &new_id(), long_ago(), &json!({ "dry_run": true })).await;
     Started::of(scene, run)
 }
