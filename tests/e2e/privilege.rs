@@ -125,13 +125,15 @@ fn wave(waiting: &mut Vec<Trial>, baseline: &Baseline) -> Vec<Trial> {
     wave
 }
 
-/// Whether the flow ended otherwise than it did with all rights, with the call refused. Where a role may make a call for
-/// several things, each by a statement of its own, a flow may need another one of them.
+/// Whether the flow ended otherwise than it did with all rights, with the call refused. It may go through all the same,
+/// and another flow has to miss the right: where a role may make a call for several things, each by a statement of its
+/// own, and where the flow has the call fail for another reason.
 async fn missed(cloud: Arc<Cloud>, roles: Roles, grant: Grant, (flow, known): (Flow, Seen)) -> bool {
     let seen = follow(&cloud, &roles, flow, Some(&known)).await;
-    let alone = roles[&grant.function].grants().iter().filter(|other| key(other) == key(&grant)).count() == 1;
     let refused = seen.denied.contains(&key(&grant));
-    assert!(refused || !alone, "{grant:?} was not refused in {:?}: {seen:?}", flow.0);
+    if !refused {
+        println!("{grant:?} was not refused in {:?}", flow.0);
+    }
     refused && seen.end != known.end
 }
 
