@@ -28,15 +28,15 @@ code { font: .85em/1.5 ui-monospace, monospace }
 .faint { color: var(--faint); font-weight: 400; font-size: .85rem }
 .short { white-space: nowrap } .why { min-width: 22rem; max-width: 44rem; overflow-wrap: anywhere } .sign { max-width: 16rem; overflow-wrap: anywhere; font-size: .85rem }
 .alarm { color: var(--alarm) } .care { color: var(--care) } .good { color: var(--good) }
-.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 1px; background: var(--line); border: 1px solid var(--line); margin: 1.5rem 0; padding: 0 }
-.numbers div { background: var(--panel); padding: .8rem 1rem; display: flex; flex-direction: column-reverse }
+.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .75rem; margin: 1.5rem 0; padding: 0 }
+.numbers div { background: var(--panel); border: 1px solid var(--line); padding: .8rem 1rem; display: flex; flex-direction: column-reverse; justify-content: flex-end }
 .numbers dt { color: var(--faint); font-size: .85rem } .numbers dd { margin: 0; font-size: 1.75rem; line-height: 1.2; font-weight: 600; font-variant-numeric: tabular-nums }
 .ages { max-width: 52rem } .ages th { white-space: nowrap; font-weight: 400; width: 10rem } .ages .bars { width: 60%; vertical-align: middle; white-space: nowrap }
 .bar { display: inline-block; height: .9rem; vertical-align: middle } .managed { background: var(--managed) } .others { background: var(--others) }
 .swatch { display: inline-block; width: .8rem; height: .8rem; margin-right: .35rem }
 .partial { border: 3px solid var(--alarm); padding: 1rem 1.25rem; margin: 1.5rem 0; max-width: 60rem } .partial strong { display: block; font-size: 2rem; line-height: 1.2; color: var(--alarm) }
-.scroll { overflow: auto; max-height: 92vh }
-@media print { body { margin: 0; max-width: none; font-size: 9pt } thead th { position: static } .scroll { overflow: visible; max-height: none } tr { break-inside: avoid } }
+@media (max-width: 64rem) { .scroll { overflow-x: auto } thead th { position: static } }
+@media print { body { margin: 0; max-width: none; font-size: 9pt } thead th { position: static } .scroll { overflow: visible } tr { break-inside: avoid } }
 ";
 
 /// The whole page, HTML in UTF-8.
