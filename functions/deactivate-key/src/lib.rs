@@ -3,8 +3,6 @@
 //! What the gate asks is decided in `keywheel::decide::gate`; anything that could not be read keeps it shut, and so does
 //! a freeze of the fleet's policy.
 
-use std::time::Duration;
-
 use aws_sdk_iam::types::StatusType;
 use aws_types::SdkConfig;
 use facts::member::{self, Members};
@@ -19,15 +17,6 @@ use keywheel::replica::Reached;
 use keywheel::rotation::{Caller, GateReport, Outcome, Phase, Reason, Why};
 use keywheel::{AccessKeyId, Context, Rotation, Step, StepError, UserName, aws, replica};
 use tracing::{error, info, warn};
-
-/// IAM is read back until it shows what was done.
-const READ_BACK: [Duration; 5] = [
-    Duration::from_secs(0),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-    Duration::from_secs(8),
-];
 
 /// The step.
 pub struct DeactivateKey {
@@ -107,7 +96,7 @@ impl Step for DeactivateKey {
         match decision {
             Gate::Open => {
                 report(&mut doc, now, facts.last_use, None, Vec::new());
-                deactivate(&client, &user, &old.key, ctx).await?;
+                iam::deactivate(&client, &user, &old.key, &ctx.clock).await?;
                 info!(rotation.id = %doc.run, iam.user = %user, key.id = %old.key, "Deactivated key {} of {user}", old.key);
                 inactive(&mut doc, &old.key, ctx.clock.now());
             }
@@ -235,28 +224,4 @@ fn replica_behind(user: &UserName, old: &AccessKeyId, behind: &str) -> Why {
             "Mend the replication to that region, or remove the replica from there when nobody reads it, then `keywheel resume --user {user}`; `keywheel rollback --user {user}` goes back."
         ),
     )
-}
-
-async fn deactivate(
-    client: &aws_sdk_iam::Client,
-    user: &UserName,
-    id: &AccessKeyId,
-    ctx: &Context,
-) -> Result<(), StepError> {
-    client
-        .update_access_key()
-        .user_name(user.as_str())
-        .access_key_id(id.as_str())
-        .status(StatusType::Inactive)
-        .send()
-        .await
-        .map_err(|error| StepError::from_sdk("iam:UpdateAccessKey", &error))?;
-    for pause in READ_BACK {
-        ctx.clock.sleep(pause).await;
-        let keys = iam::keys(client, user).await?;
-        if !key::find(&keys, id).is_some_and(KeyFacts::is_active) {
-            return Ok(());
-        }
-    }
-    Err(StepError::NotYetVisible(format!("key {id} does not read Inactive yet")))
 }

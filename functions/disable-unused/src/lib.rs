@@ -4,31 +4,18 @@
 //! writes. So a key that the second finds Inactive was made so by an attempt of it whose reply was lost, or by somebody
 //! in that moment; either way its grace begins when it was found so.
 
-use std::time::Duration;
-
 use aws_sdk_iam::Client;
-use aws_sdk_iam::types::StatusType;
 use aws_types::SdkConfig;
 use facts::iam;
 use facts::unused::{Asked, look};
 use jiff::Timestamp;
 use keywheel::decide::unused::{Disable, Run, Stay, disable};
-use keywheel::key::{self, KeyFacts};
 use keywheel::rotation::Why;
 use keywheel::unused::{Begin, Outcome, Removed};
 use keywheel::{Context, Step, StepError, Unused, aws};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::{error, info};
-
-/// IAM is read back until it shows what was done.
-const READ_BACK: [Duration; 5] = [
-    Duration::from_secs(0),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-    Duration::from_secs(8),
-];
 
 /// The step.
 pub struct DisableUnused {
@@ -87,7 +74,7 @@ impl Step for DisableUnused {
         match disable(&facts, &Run { key: &key, user_id: &user_id, unused }) {
             Disable::Yes(since) if nominates => doc.quiet_since = Some(since),
             Disable::Yes(_) => {
-                deactivate(&Client::new(&config), &doc.removed, ctx).await?;
+                iam::deactivate(&Client::new(&config), &user, &key, &ctx.clock).await?;
                 info!(rotation.id = %doc.run, iam.user = %user, key.id = %key, "Deactivated key {key} of {user}, which nobody uses");
                 doc.begin_grace(ctx.clock.now());
             }
@@ -106,24 +93,4 @@ fn left(doc: &mut Unused, now: Timestamp, stay: Stay) {
     let Stay { code, text } = stay;
     let text = format!("Key {} of {} is left as it is: {text}.", doc.removed.key, doc.removed.user);
     doc.end(now, Outcome::Left, Why::new(code, text, ""));
-}
-
-async fn deactivate(client: &Client, removed: &Removed, ctx: &Context) -> Result<(), StepError> {
-    let Removed { user, key: id, .. } = removed;
-    client
-        .update_access_key()
-        .user_name(user.as_str())
-        .access_key_id(id.as_str())
-        .status(StatusType::Inactive)
-        .send()
-        .await
-        .map_err(|error| StepError::from_sdk("iam:UpdateAccessKey", &error))?;
-    for pause in READ_BACK {
-        ctx.clock.sleep(pause).await;
-        let keys = iam::keys(client, user).await?;
-        if !key::find(&keys, id).is_some_and(KeyFacts::is_active) {
-            return Ok(());
-        }
-    }
-    Err(StepError::NotYetVisible(format!("key {id} does not read Inactive yet")))
 }

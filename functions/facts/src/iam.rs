@@ -1,11 +1,13 @@
 //! What IAM knows of users and keys.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aws_sdk_iam::Client;
 use aws_sdk_iam::types::{AccessKeyMetadata, StatusType};
+use keywheel::clock::Clock;
 use keywheel::fleet::estate::Used;
-use keywheel::key::{KeyFacts, KeyStatus, LastUse};
+use keywheel::key::{self, KeyFacts, KeyStatus, LastUse};
 use keywheel::rotation::UserFacts;
 use keywheel::{AccessKeyId, StepError, UserName, unused};
 
@@ -115,6 +117,39 @@ pub async fn owner(iam: &Client, key: &AccessKeyId) -> Result<Option<UserName>, 
     };
     let name = reply.user_name().unwrap_or_default();
     name.parse().map(Some).map_err(|error| StepError::Conflict(format!("GetAccessKeyLastUsed: {error}")))
+}
+
+/// IAM is read back until it shows what was done.
+const READ_BACK: [Duration; 5] = [
+    Duration::from_secs(0),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+];
+
+/// Makes a key Inactive, and reads it back. The caller has decided that it may.
+pub async fn deactivate(
+    iam: &Client,
+    user: &UserName,
+    id: &AccessKeyId,
+    clock: &Clock,
+) -> Result<(), StepError> {
+    iam.update_access_key()
+        .user_name(user.as_str())
+        .access_key_id(id.as_str())
+        .status(StatusType::Inactive)
+        .send()
+        .await
+        .map_err(|error| StepError::from_sdk("iam:UpdateAccessKey", &error))?;
+    for pause in READ_BACK {
+        clock.sleep(pause).await;
+        let keys = keys(iam, user).await?;
+        if !key::find(&keys, id).is_some_and(KeyFacts::is_active) {
+            return Ok(());
+        }
+    }
+    Err(StepError::NotYetVisible(format!("key {id} does not read Inactive yet")))
 }
 
 /// When a key of this user was used last, where IAM knows of no use told apart from where it tells nothing.
